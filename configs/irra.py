@@ -1,0 +1,116 @@
+"""IRRA: the published recipe, and small variants of it.
+
+Variants: cuhk_pedes (default), icfg_pedes, rstp_reid: the paper's runs, starting from CLIP;
+quickstart: a small model on generated data, minutes on a CPU; debug: one step of a tiny model.
+"""
+
+from ml_collections import ConfigDict
+
+from configs import common
+
+DATASETS = ("cuhk_pedes", "icfg_pedes", "rstp_reid")
+VARIANTS = (*DATASETS, "quickstart", "debug")
+
+
+def get_config(variant: str = "cuhk_pedes") -> ConfigDict:
+    """Raises ValueError for an unknown variant."""
+    if variant not in VARIANTS:
+        raise ValueError(f"variant {variant!r} of configs/irra.py, expected one of {VARIANTS}")
+    config = paper()
+    if variant in DATASETS:
+        config.data.name = variant
+    else:
+        {"quickstart": quickstart, "debug": debug}[variant](config)
+    return config
+
+
+def paper() -> ConfigDict:
+    """The released defaults; see tipr_jax/models/irra.py for every model field."""
+    config = common.get_config()
+    config.method = "irra"
+
+    config.model = ConfigDict()
+    config.model.patch = 16
+    config.model.stride = 16
+    config.model.vision_width = 768
+    config.model.vision_depth = 12
+    config.model.text_width = 512
+    config.model.text_depth = 12
+    config.model.vocab_size = 49408
+    config.model.embed_dim = 512
+    config.model.fusion_depth = 4
+    config.model.losses = ("sdm", "mlm", "id")
+    config.model.temperature = 0.02
+    config.model.learn_temperature = False
+    config.model.sdm_weight = 1.0
+    config.model.itc_weight = 1.0
+    config.model.id_weight = 1.0
+    config.model.mlm_weight = 1.0
+    config.model.mask_caption_ids = True  # official behaviour; False is what the paper describes
+    config.model.augment = True
+    config.model.mlm_rows = 0.2
+
+    config.optimizer = ConfigDict()
+    config.optimizer.name = "adam"  # adam (L2 in the gradient) | adamw | sgd
+    config.optimizer.learning_rate = 1e-5
+    config.optimizer.weight_decay = 4e-5
+    config.optimizer.b1 = 0.9
+    config.optimizer.b2 = 0.999
+    config.optimizer.eps = 1e-3  # official: large, so that Adam behaves like momentum SGD
+    config.optimizer.momentum = 0.9
+    # (pattern, learning-rate multiplier, weight decay); the first match decides.
+    config.optimizer.groups = (
+        ("^(classifier|mlm_head)/.*bias$", 5.0, False),
+        ("^(classifier|mlm_head)/", 5.0, True),
+        ("bias$", 2.0, False),
+        ("^fusion/(cross_attn|blocks)/", 5.0, True),
+        (".*", 1.0, True),
+    )
+
+    config.schedule = ConfigDict()
+    config.schedule.name = "cosine"  # cosine | linear | step | exp | poly | constant
+    config.schedule.num_epochs = 60
+    config.schedule.warmup_epochs = 5
+    config.schedule.warmup_factor = 0.1
+    config.schedule.warmup_method = "linear"  # linear | constant
+    config.schedule.target_lr = 0.0
+    config.schedule.milestones = (20, 50)
+    config.schedule.gamma = 0.1
+    config.schedule.power = 0.9
+    return config
+
+
+def quickstart(config: ConfigDict) -> None:
+    """A small IRRA from random weights on generated pedestrians."""
+    config.data.root = "data/synth_pedes"
+    config.data.generate.train_ids = 1500
+    config.data.generate.val_ids = 50
+    config.data.generate.test_ids = 100
+    config.data.generate.images_per_id = 4
+    config.data.image_size = (96, 32)
+    config.data.text_length = 48
+    config.data.batch_size = 128
+    config.data.last_batch = "drop"
+
+    config.model.patch = 8
+    config.model.stride = 8
+    config.model.vision_width = 128
+    config.model.vision_depth = 4
+    config.model.text_width = 128
+    config.model.text_depth = 2
+    config.model.embed_dim = 128
+    config.model.fusion_depth = 1
+
+
+def debug(config: ConfigDict) -> None:
+    """One epoch of a tiny model on a handful of generated identities: does everything run?"""
+    quickstart(config)
+    config.data.root = "data/synth_pedes_debug"
+    config.data.generate.train_ids = 8
+    config.data.generate.val_ids = 4
+    config.data.generate.test_ids = 4
+    config.data.batch_size = 16
+    config.model.vision_width = config.model.text_width = config.model.embed_dim = 64
+    config.model.vision_depth = config.model.text_depth = 1
+    config.schedule.num_epochs = 1
+    config.schedule.warmup_epochs = 0

@@ -1,0 +1,1 @@
+"""Data sets: official layouts, samplers and input pipelines; the only place that may import TensorFlow."""

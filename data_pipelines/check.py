@@ -1,0 +1,210 @@
+"""Checks a data set before training: `python -m data_pipelines.check --name=cuhk_pedes --root=DIR`.
+
+Prints counts per split and every problem found; exits with 1 if there is one, with 2 if there is
+no data set to check. Opens every image: expect some 500 images/s per core.
+"""
+
+import argparse
+import collections
+import concurrent.futures
+import dataclasses
+import hashlib
+import os
+import sys
+from typing import Any
+
+import tqdm
+
+from data_pipelines import annotations
+from tipr_jax.preprocess import image as preprocess
+
+# (persons, images, captions) of the real data sets (spec irra §4.3).
+PUBLISHED = {
+    "cuhk_pedes": {
+        "train": (11003, 34054, 68126),
+        "val": (1000, 3078, 6158),
+        "test": (1000, 3074, 6156),
+    },
+    "icfg_pedes": {"train": (3102, 34674, 34674), "val": (0, 0, 0), "test": (1000, 19848, 19848)},
+    "rstp_reid": {
+        "train": (3701, 18505, 37010),
+        "val": (200, 1000, 2000),
+        "test": (200, 1000, 2000),
+    },
+}
+SHOWN_PER_KIND = 10
+
+
+@dataclasses.dataclass
+class CheckReport:
+    """What a check found. `str(report)` is the printed table."""
+
+    name: str
+    root: str
+    counts: dict[str, tuple[int, int, int]]  # split -> (persons, images, captions)
+    problems: dict[str, list[str]]  # kind -> one line each; these make the check fail
+    notes: dict[str, list[str]]  # kind -> one line each; worth knowing, harmless for training
+
+    @property
+    def ok(self) -> bool:
+        """No problem was found."""
+        return not self.problems
+
+    def __str__(self) -> str:
+        lines = [f"{self.name} in {self.root}", *_count_table(self.name, self.counts)]
+        for word, findings in (("PROBLEM", self.problems), ("note", self.notes)):
+            for kind, details in findings.items():
+                lines.append(f"{word}: {kind}: {len(details)}")
+                lines += [f"    {detail}" for detail in details[:SHOWN_PER_KIND]]
+                if len(details) > SHOWN_PER_KIND:
+                    lines.append(f"    ... and {len(details) - SHOWN_PER_KIND} more")
+        total = sum(len(details) for details in self.problems.values())
+        lines.append("OK: no problems" if self.ok else f"FAILED: {total} problems")
+        return "\n".join(lines)
+
+
+def check_dataset(name: str, root: str) -> CheckReport:
+    """Checks annotations and every image of a data set, with a progress bar on a terminal.
+
+    Args:
+      name: as in `annotations.load_dataset`.
+      root: as in `annotations.load_dataset`.
+
+    Raises:
+      FileNotFoundError: there is no such data set.
+      ValueError: the annotation file as a whole is not readable.
+    """
+    layout = annotations.get_layout(name)
+    annotation_file, image_root = annotations.find_files(name, root)
+    problems: dict[str, list[str]] = collections.defaultdict(list)
+    notes: dict[str, list[str]] = collections.defaultdict(list)
+    entries = []
+    for index, entry in enumerate(annotations.read_entries(annotation_file)):
+        if problem := annotations.entry_problem(layout, entry):
+            problems["bad annotation entry"].append(f"entry {index}: {problem}")
+        else:
+            entries.append(entry)
+    if problem := annotations.train_id_problem(layout, entries):
+        problems["gap in train ids"].append(problem)
+
+    digests = _read_images(entries, layout.path_key, image_root, problems)
+    _find_duplicate_images(entries, layout.path_key, digests, problems, notes)
+    _find_shared_captions(entries, notes)
+    counts = {split: _count(entries, split) for split in annotations.SPLITS}
+    if _is_real(name, counts) and counts != PUBLISHED[name]:
+        notes["counts differ from the published ones"].append("see the table")
+    return CheckReport(name, os.path.abspath(root), counts, dict(problems), dict(notes))
+
+
+def _count(entries: list[dict[str, Any]], split: str) -> tuple[int, int, int]:
+    chosen = [entry for entry in entries if annotations.split_of(entry) == split]
+    captions = sum(len(entry["captions"]) for entry in chosen)
+    return len({entry["id"] for entry in chosen}), len(chosen), captions
+
+
+def _is_real(name: str, counts: dict[str, tuple[int, int, int]]) -> bool:
+    """Whether the published counts are worth comparing with (not for small or generated data)."""
+    images, published = counts["train"][1], PUBLISHED[name]["train"][1]
+    return published / 2 < images < published * 2
+
+
+def _count_table(name: str, counts: dict[str, tuple[int, int, int]]) -> list[str]:
+    header = f"{'split':<7}{'persons':>9}{'images':>9}{'captions':>10}"
+    published = _is_real(name, counts)
+    lines = [header + ("   published (persons/images/captions)" if published else "")]
+    for split, (persons, images, captions) in counts.items():
+        line = f"{split:<7}{persons:>9}{images:>9}{captions:>10}"
+        if published:
+            line += "   " + "/".join(str(count) for count in PUBLISHED[name][split])
+        lines.append(line)
+    return lines
+
+
+def _read_images(
+    entries: list[dict[str, Any]],
+    path_key: str,
+    image_root: str,
+    problems: dict[str, list[str]],
+) -> dict[str, str]:
+    """Opens every listed image once; returns relative path -> digest of the readable files."""
+    paths = list(dict.fromkeys(entry[path_key] for entry in entries))
+    digests = {}
+    with concurrent.futures.ThreadPoolExecutor(os.cpu_count()) as pool:
+        results = pool.map(lambda path: _read_image(os.path.join(image_root, path)), paths)
+        bar = tqdm.tqdm(results, "check images", len(paths), unit="img", disable=None)
+        for path, (problem, detail) in zip(paths, bar, strict=True):
+            if problem:
+                problems[problem].append(detail)
+            else:
+                digests[path] = detail
+    return digests
+
+
+def _read_image(path: str) -> tuple[str | None, str]:
+    """Returns (kind of problem, message), or (None, digest of the file)."""
+    try:
+        preprocess.decode(path)
+    except FileNotFoundError as error:
+        return "missing image", str(error)
+    except preprocess.ImageTooLargeError as error:
+        return "oversized image", str(error)
+    except (ValueError, OSError) as error:
+        empty = os.path.isfile(path) and os.path.getsize(path) == 0
+        return "zero-byte image" if empty else "undecodable image", str(error)
+    with open(path, "rb") as file:
+        return None, hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _find_duplicate_images(
+    entries: list[dict[str, Any]],
+    path_key: str,
+    digests: dict[str, str],
+    problems: dict[str, list[str]],
+    notes: dict[str, list[str]],
+) -> None:
+    """Equal files: across splits a problem (the evaluation saw training images), else a note."""
+    places = collections.defaultdict(list)
+    for entry in entries:
+        if digest := digests.get(entry[path_key]):
+            places[digest].append((annotations.split_of(entry), entry[path_key]))
+    for found in places.values():
+        if len(found) > 1:
+            detail = " = ".join(f"{split}:{path}" for split, path in found)
+            if len({split for split, _ in found}) > 1:
+                problems["image in several splits"].append(detail)
+            else:
+                notes["image listed or stored twice"].append(detail)
+
+
+def _find_shared_captions(entries: list[dict[str, Any]], notes: dict[str, list[str]]) -> None:
+    """Equal captions in several splits: a note, since short descriptions fit several persons."""
+    splits = collections.defaultdict(set)
+    for entry in entries:
+        for caption in entry["captions"]:
+            splits[caption].add(annotations.split_of(entry))
+    for caption, found in splits.items():
+        if len(found) > 1:
+            notes["caption in several splits"].append(f"{'+'.join(sorted(found))}: {caption}")
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Command line; returns the exit status."""
+    parser = argparse.ArgumentParser(prog="python -m data_pipelines.check", description=__doc__)
+    parser.add_argument("--name", choices=annotations.LAYOUTS, default="cuhk_pedes")
+    parser.add_argument(
+        "--root",
+        default=os.environ.get("TIPR_DATA", "data"),
+        help="directory with CUHK-PEDES/, ICFG-PEDES/ or RSTPReid/ (default: $TIPR_DATA or data)",
+    )
+    options = parser.parse_args(argv)
+    try:
+        report = check_dataset(options.name, options.root)
+    except (FileNotFoundError, ValueError) as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    print(report)
+    return 0 if report.ok else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,65 @@
+"""What a run reads: the splits of a data set, bound to a tokenizer and the shapes of a config."""
+
+import os
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import jax
+
+from data_pipelines import pipeline
+from data_pipelines.annotations import load_dataset
+from tipr_jax.batch import Batch
+
+
+class DataModule:
+    """Splits and batches of `config.data`; every process reads its own rows only.
+
+    Raises:
+      FileNotFoundError, ValueError: as `load_dataset`.
+    """
+
+    def __init__(self, data_cfg: Any, tokenizer: Callable, *, seed: int, eval_batch_size: int):
+        self.cfg, self.tokenizer, self.seed = data_cfg, tokenizer, seed
+        self.eval_batch_size = eval_batch_size
+        self.root = data_cfg.root or os.environ.get("TIPR_DATA", "data")
+        if data_cfg.generate:
+            self._generate()
+        self.splits = load_dataset(data_cfg.name, self.root)
+
+    def _generate(self) -> None:
+        from data_pipelines.synth_pedes.generate import generate
+
+        generate(self.root, self.cfg.name, **self.cfg.generate.to_dict())
+
+    @property
+    def steps_per_epoch(self) -> int:
+        return pipeline.steps_per_epoch(self.splits["train"], self.cfg)
+
+    def evaluation_splits(self, wanted: tuple[str, ...]) -> list[str]:
+        """Those of the wanted splits that the data set has (ICFG-PEDES has no val)."""
+        return [s for s in wanted if s in self.splits and self.splits[s].caption]
+
+    def train_batches(self, start_step: int) -> Iterator[Batch]:
+        """Endless batches from `start_step` on, a pure function of (seed, step)."""
+        return pipeline.make_train_iter(
+            self.splits["train"],
+            self.tokenizer,
+            self.cfg,
+            seed=self.seed,
+            start_step=start_step,
+            **_process(),
+        )
+
+    def image_batches(self, split: str) -> Iterator[Batch]:
+        return pipeline.make_image_iter(
+            self.splits[split], self.cfg, self.eval_batch_size, **_process()
+        )
+
+    def text_batches(self, split: str) -> Iterator[Batch]:
+        return pipeline.make_text_iter(
+            self.splits[split], self.tokenizer, self.cfg, self.eval_batch_size, **_process()
+        )
+
+
+def _process() -> dict[str, int]:
+    return {"process_index": jax.process_index(), "process_count": jax.process_count()}

@@ -1,0 +1,226 @@
+"""Iterators over batches (the contract of `tipr_jax.batch`), as dicts of numpy arrays.
+
+Rows come from `sampler`, pixels from `image_source`; tf.data decodes in parallel and prefetches.
+Captions are tokenised once, up front. Padding rows hold zeros, ids -1 and valid False.
+"""
+
+import atexit
+import contextlib
+import functools
+import os
+import weakref
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
+
+import numpy as np
+
+from data_pipelines.annotations import Split
+from data_pipelines.image_source import ImageSource, image_source
+from data_pipelines.sampler import batch_rows, epoch_batches, process_rows, steps_per_epoch
+
+__all__ = ["make_image_iter", "make_text_iter", "make_train_iter", "steps_per_epoch"]
+
+# A row indexes these arrays; the row -1 (padding) picks their extra last element.
+Columns = dict[str, np.ndarray]
+Tokenizer = Callable[[Sequence[str], int], np.ndarray]
+PREFETCH_BATCHES = 2
+
+
+def make_train_iter(
+    split: Split,
+    tokenizer: Tokenizer,
+    data_cfg: Any,
+    *,
+    seed: int,
+    start_step: int = 0,
+    process_index: int = 0,
+    process_count: int = 1,
+) -> Iterator[dict[str, np.ndarray]]:
+    """Endless training batches from `start_step` on, this process's rows of each.
+
+    The batch of a step is a function of (split, data_cfg, seed, step) alone, so starting at
+    start_step costs no replay.
+
+    Args:
+      split: usually the train split; one row is one (image, caption) pair.
+      tokenizer: (captions, length) -> int32 [N, length].
+      data_cfg: `image_size` (H, W), `text_length`, `batch_size` (global), `sampler`,
+        `num_instances`, `last_batch`, and the optional fields of `image_source`.
+      seed: of the order of the rows.
+      start_step: global step of the first batch.
+      process_index: which contiguous slice of the global batch to read ...
+      process_count: ... of how many.
+
+    Yields:
+      image uint8 [b,H,W,3], text_ids int32 [b,L], person_id int32 [b], image_id int32 [b],
+      valid bool [b], where b = batch_size / process_count.
+
+    Raises:
+      ValueError: an impossible config, or (while iterating) an unreadable image.
+      FileNotFoundError: (while iterating) a missing image.
+    """
+    steps = steps_per_epoch(split, data_cfg)
+    mine = process_rows(data_cfg.batch_size, process_index, process_count)
+    columns = _caption_columns(split, tokenizer, data_cfg)
+
+    @functools.lru_cache(maxsize=1)
+    def batches_of(epoch: int) -> np.ndarray:
+        return epoch_batches(split, data_cfg, seed, epoch)
+
+    def rows_at(step: int) -> np.ndarray:
+        epoch, index = divmod(int(step), steps)
+        return batches_of(epoch)[index, mine]
+
+    return _with_images(rows_at, range(start_step, 2**62), columns, split, data_cfg)
+
+
+def make_image_iter(
+    split: Split,
+    data_cfg: Any,
+    batch_size: int,
+    *,
+    process_index: int = 0,
+    process_count: int = 1,
+) -> Iterator[dict[str, np.ndarray]]:
+    """Every image of a split once, in order: image, person_id, image_id, valid; last batch padded.
+
+    `batch_size` is global; shapes, slices and errors as in `make_train_iter`.
+    """
+    columns = _columns(split, np.arange(len(split.image_path), dtype=np.int32))
+    mine = process_rows(batch_size, process_index, process_count)
+    batches = batch_rows(np.arange(len(split.image_path)), batch_size)[:, mine]
+    return _with_images(batches.__getitem__, range(len(batches)), columns, split, data_cfg)
+
+
+def make_text_iter(
+    split: Split,
+    tokenizer: Tokenizer,
+    data_cfg: Any,
+    batch_size: int,
+    *,
+    process_index: int = 0,
+    process_count: int = 1,
+) -> Iterator[dict[str, np.ndarray]]:
+    """Every caption of a split once, in order: text_ids, person_id, image_id, valid; last padded.
+
+    `batch_size` is global; shapes and slices as in `make_train_iter`.
+    """
+    columns = _caption_columns(split, tokenizer, data_cfg)
+    mine = process_rows(batch_size, process_index, process_count)
+    for rows in batch_rows(np.arange(len(split.caption)), batch_size)[:, mine]:
+        yield _take(columns, rows)
+
+
+def _columns(split: Split, image_id: np.ndarray) -> Columns:
+    """Ids of each row and of the padding row; image_id int32 [N]."""
+    return {
+        "person_id": np.append(split.image_person_id[image_id], np.int32(-1)),
+        "image_id": np.append(image_id, np.int32(-1)),
+        "valid": np.append(np.ones(len(image_id), bool), False),
+    }
+
+
+def _caption_columns(split: Split, tokenizer: Tokenizer, data_cfg: Any) -> Columns:
+    text_ids = np.zeros((len(split.caption) + 1, data_cfg.text_length), np.int32)
+    if split.caption:
+        text_ids[:-1] = tokenizer(split.caption, data_cfg.text_length)
+    return {"text_ids": text_ids} | _columns(split, split.caption_image_id)
+
+
+def _take(columns: Columns, rows: np.ndarray) -> dict[str, np.ndarray]:
+    return {key: column[rows] for key, column in columns.items()}
+
+
+def _with_images(
+    rows_at: Callable[[int], np.ndarray],
+    steps: range,
+    columns: Columns,
+    split: Split,
+    data_cfg: Any,
+) -> Iterator[dict[str, np.ndarray]]:
+    batches = _generate_with_images(rows_at, steps, columns, split, data_cfg)
+    _running.add(batches)
+    return batches
+
+
+def _generate_with_images(
+    rows_at: Callable[[int], np.ndarray],
+    steps: range,
+    columns: Columns,
+    split: Split,
+    data_cfg: Any,
+) -> Iterator[dict[str, np.ndarray]]:
+    source = image_source(split, data_cfg)
+    errors: list[Exception] = []
+
+    def image_of(row: int) -> np.ndarray:
+        image_id = columns["image_id"][row]
+        if image_id < 0:
+            return np.zeros((*data_cfg.image_size, 3), np.uint8)
+        try:
+            return source(image_id)
+        except (ValueError, OSError) as error:  # TensorFlow would wrap it in its own traceback
+            errors.append(error)
+            raise
+
+    tf = _tensorflow()
+    tensorflow_error = tf.errors.OpError
+    try:
+        for rows, image in _image_dataset(tf, rows_at, steps, image_of, data_cfg.image_size):
+            yield {"image": image, **_take(columns, rows)}
+    except tensorflow_error:
+        if errors:
+            raise errors[0] from None
+        raise
+
+
+def _image_dataset(
+    tf: Any,
+    rows_at: Callable[[int], np.ndarray],
+    steps: range,
+    image_of: ImageSource,
+    image_size: tuple[int, int],
+) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    """Yields (rows int64 [b], image uint8 [b,H,W,3]) of each step, images decoded in parallel."""
+    local_batch = len(rows_at(steps.start)) if len(steps) else 1
+
+    def rows_of(step: Any) -> Any:
+        return tf.ensure_shape(tf.numpy_function(rows_at, [step], tf.int64), [local_batch])
+
+    def with_image(row: Any) -> tuple[Any, Any]:
+        image = tf.numpy_function(image_of, [row], tf.uint8, stateful=False)
+        return row, tf.ensure_shape(image, [*image_size, 3])
+
+    dataset = (
+        tf.data.Dataset.range(steps.start, steps.stop)
+        .map(rows_of)
+        .unbatch()
+        .map(with_image, num_parallel_calls=tf.data.AUTOTUNE, deterministic=True)
+        .batch(local_batch)
+        .prefetch(PREFETCH_BATCHES)
+    )
+    return dataset.as_numpy_iterator()
+
+
+# tf.data threads that still call Python while the interpreter shuts down block it for ever, so
+# iterators that are alive at exit are closed before that.
+_running: weakref.WeakSet = weakref.WeakSet()
+
+
+def _close_running() -> None:
+    for batches in list(_running):
+        with contextlib.suppress(ValueError):  # another thread is inside it
+            batches.close()
+
+
+@functools.cache
+def _tensorflow() -> Any:
+    """TensorFlow, quiet and kept off the accelerators, which belong to JAX."""
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+    os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "0")  # unused here, and it announces itself
+    import tensorflow as tf
+
+    for kind in ("GPU", "TPU"):
+        tf.config.set_visible_devices([], kind)
+    atexit.register(_close_running)  # after TensorFlow's own handlers, hence run before them
+    return tf

@@ -1,0 +1,67 @@
+"""Command line of the generator: `python -m data_pipelines.synth_pedes --help`."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+
+from data_pipelines.synth_pedes.contact_sheet import write_contact_sheet
+from data_pipelines.synth_pedes.generate import generate
+from data_pipelines.synth_pedes.layouts import LAYOUTS
+
+_DESCRIPTION = """\
+Generates pedestrian images with captions in the directory layout of a real data set, so that
+everything can be tried without a licence form. The same parameters give the same files; a second
+run with the same parameters returns at once."""
+_EXAMPLES = """\
+examples:
+  python -m data_pipelines.synth_pedes --root=data
+  python -m data_pipelines.synth_pedes --root=data --layout=rstp_reid --train-ids=3701 --height=256
+  python -m data_pipelines.synth_pedes --contact-sheet=people.png      # look before you generate"""
+
+
+def parse(argv: list[str] | None = None) -> argparse.Namespace:
+    """Reads the command line; exits with a message when it makes no sense."""
+    parser = argparse.ArgumentParser(
+        "python -m data_pipelines.synth_pedes", description=_DESCRIPTION, epilog=_EXAMPLES,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )  # fmt: skip
+    add = parser.add_argument
+    add("--root", metavar="DIR", help="where CUHK-PEDES/ (ICFG-PEDES/, RSTPReid/) is created")
+    add("--layout", default="cuhk_pedes", choices=tuple(LAYOUTS), help="default: %(default)s")
+    add("--train-ids", type=int, default=1000, help="people to train on (default: %(default)s)")
+    add("--val-ids", type=int, default=50, help="default: %(default)s; icfg_pedes has no val split")
+    add("--test-ids", type=int, default=100, help="people to search for (default: %(default)s)")
+    add("--images-per-id", type=int, help="default: 4 (cuhk_pedes), 8 (icfg_pedes), 5 (rstp_reid)")
+    add(
+        "--height", type=int, default=192, help="mean image height in pixels (default: %(default)s)"
+    )
+    add(
+        "--seed", type=int, default=0, help="other people, cameras and words (default: %(default)s)"
+    )
+    add("--overwrite", action="store_true", help="replace generated data with other parameters")
+    add("--contact-sheet", metavar="FILE.png", help="write a picture of some people and captions")
+    args = parser.parse_args(argv)
+    if not (args.root or args.contact_sheet):
+        parser.error("nothing to do; give --root=DIR, --contact-sheet=FILE.png or both")
+    return args
+
+
+def main(argv: list[str] | None = None) -> None:
+    args = parse(argv)
+    try:
+        if args.contact_sheet:
+            write_contact_sheet(args.contact_sheet, height=args.height, seed=args.seed)
+        if args.root:
+            directory = generate(
+                args.root, args.layout, train_ids=args.train_ids, val_ids=args.val_ids,
+                test_ids=args.test_ids, images_per_id=args.images_per_id, height=args.height,
+                seed=args.seed, overwrite=args.overwrite,
+            )  # fmt: skip
+            print(f"{directory} is ready")
+    except (ValueError, OSError) as error:
+        sys.exit(f"error: {error}")
+
+
+if __name__ == "__main__":
+    main()

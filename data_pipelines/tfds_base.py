@@ -1,0 +1,103 @@
+"""The common TFDS builder: one example per annotation entry, read from an official layout."""
+
+import os
+from collections.abc import Iterator
+from typing import Any
+
+import tensorflow as tf
+import tensorflow_datasets as tfds
+
+from data_pipelines import annotations
+
+
+class PersonRetrievalBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
+    """Reads `manual_dir/<official directory>`, writes array_record files in annotation order.
+
+    Example: image (the file's bytes as they are), captions, person_id (train: 0-based), image_id
+    (position in the split), path (below imgs/). Example i of a split has image_id i.
+
+    A subclass is called `Builder`, lives in `<name>_dataset_builder.py` and sets VERSION, LICENSE
+    and, if the layout is not that of its own name, `layout_name`.
+    """
+
+    LICENSE = ""
+    MANUAL_DOWNLOAD_INSTRUCTIONS = "Put the official directory into manual_dir; see the README."
+
+    def __init__(self, *, file_format: str | None = None, **kwargs: Any):
+        # array_record is the TFDS format with random access, which an exact global shuffle needs.
+        super().__init__(file_format=file_format or "array_record", **kwargs)
+
+    @property
+    def layout_name(self) -> str:
+        """The layout in `annotations.LAYOUTS` that the files have."""
+        return self.name
+
+    def _info(self) -> tfds.core.DatasetInfo:
+        layout = annotations.LAYOUTS[self.layout_name]
+        return tfds.core.DatasetInfo(
+            builder=self,
+            description=f"Text-to-image person retrieval, layout of {layout.title}.",
+            homepage=layout.homepage,
+            license=self.LICENSE,
+            features=tfds.features.FeaturesDict(
+                {
+                    "image": tfds.features.Image(shape=(None, None, 3)),
+                    "captions": tfds.features.Sequence(tfds.features.Text()),
+                    "person_id": tf.int32,
+                    "image_id": tf.int32,
+                    "path": tfds.features.Text(),
+                }
+            ),
+            disable_shuffling=True,
+        )
+
+    def _data_root(self, dl_manager: tfds.download.DownloadManager) -> str:
+        """The directory that contains the official directory."""
+        return os.fspath(dl_manager.manual_dir)
+
+    def _split_generators(self, dl_manager: tfds.download.DownloadManager) -> dict[str, Any]:
+        root = self._data_root(dl_manager)
+        _, image_root = annotations.find_files(self.layout_name, root)
+        splits = annotations.load_dataset(self.layout_name, root)
+        return {
+            name: self._generate_examples(split, image_root)
+            for name, split in splits.items()
+            if split.image_path
+        }
+
+    def _generate_examples(
+        self, split: annotations.Split, image_root: str
+    ) -> Iterator[tuple[int, dict[str, Any]]]:
+        captions: list[list[str]] = [[] for _ in split.image_path]
+        for caption, image_id in zip(split.caption, split.caption_image_id, strict=True):
+            captions[image_id].append(caption)
+        for image_id, path in enumerate(split.image_path):
+            yield (
+                image_id,
+                {
+                    "image": path,
+                    "captions": captions[image_id],
+                    "person_id": int(split.image_person_id[image_id]),
+                    "image_id": image_id,
+                    "path": os.path.relpath(path, image_root),
+                },
+            )
+
+    def _as_dataset(
+        self,
+        split: Any,
+        decoders: Any = None,
+        read_config: Any = None,
+        shuffle_files: bool = False,
+    ) -> tf.data.Dataset:
+        """tf.data in file order over array_record, which TFDS itself offers as data source only."""
+        records = self.as_data_source(
+            split, deserialize_method=tfds.decode.DeserializeMethod.RAW_BYTES
+        )
+
+        def example(index: tf.Tensor) -> Any:
+            record = tf.numpy_function(records.__getitem__, [index], tf.string)
+            record = tf.ensure_shape(record, [])
+            return self.info.features.deserialize_example(record, decoders=decoders)
+
+        return tf.data.Dataset.range(len(records)).map(example)

@@ -1,0 +1,1 @@
+"""Comparisons with golden arrays, one module per method."""

@@ -1,0 +1,53 @@
+"""Packaging of tipr_jax. Lower bounds only; PyTorch is needed by the weight converter alone."""
+
+from pathlib import Path
+
+from setuptools import find_packages, setup
+
+CORE = [
+    "jax>=0.10.2",
+    "flax>=0.12.8",
+    "optax>=0.2.8",
+    "orbax-checkpoint>=0.12.8",
+    "ml_collections>=1.1",
+    "absl-py>=2.1",
+    "numpy>=2",
+    "pillow>=12",
+    "tokenizers>=0.23",
+    "sentencepiece>=0.2.1",
+    "ftfy>=6.3",
+    "regex>=2024.11",
+    "safetensors>=0.8",
+    "tqdm>=4.67",
+    "matplotlib>=3.10",
+    "tensorboard>=2.21",
+]
+
+EXTRAS = {
+    # importlib_resources: tensorflow-datasets needs it and does not declare it.
+    "data": [
+        "tensorflow-cpu>=2.21",
+        "tensorflow-datasets>=4.9.10",
+        "importlib_resources",
+        "array_record",
+    ],
+    "convert": ["torch>=2.6"],
+    "serve": ["fastapi>=0.115", "uvicorn>=0.34", "python-multipart"],
+    "test": ["pytest>=8.3", "chex>=0.1.90", "hypothesis>=6.100", "ruff>=0.8"],
+    "cuda": ["jax[cuda13]>=0.10.2"],
+    "tpu": ["jax[tpu]>=0.10.2"],
+}
+
+setup(
+    name="tipr_jax",
+    version="0.1.0",
+    description="Text-to-image person retrieval in JAX/Flax: IRRA and its successors, on TPU, GPU and CPU",
+    long_description=Path(__file__).with_name("README.md").read_text(encoding="utf8"),
+    long_description_content_type="text/markdown",
+    license="Apache-2.0",
+    python_requires=">=3.11",
+    packages=find_packages(include=["tipr_jax", "tipr_jax.*", "data_pipelines", "data_pipelines.*", "configs"]),
+    package_data={"tipr_jax.text": ["*.txt.gz", "*.LICENSE"], "data_pipelines": ["*/README.md"]},
+    install_requires=CORE,
+    extras_require=EXTRAS,
+)

@@ -1,0 +1,51 @@
+"""Test set-up: eight emulated CPU devices and exact float32 products, set before JAX starts."""
+
+import os
+from pathlib import Path
+
+os.environ["JAX_PLATFORMS"] = "cpu"
+os.environ["XLA_FLAGS"] = (
+    os.environ.get("XLA_FLAGS", "") + " --xla_force_host_platform_device_count=8"
+)
+os.environ["TF_CPP_MIN_LOG_LEVEL"] = "2"
+
+import jax  # noqa: E402
+import numpy as np  # noqa: E402
+import pytest  # noqa: E402
+
+jax.config.update("jax_default_matmul_precision", "highest")
+
+GOLDEN = Path(__file__).parent / "golden" / "irra"
+
+
+@pytest.fixture
+def golden():
+    """Loads an array file of the golden directory by name."""
+    return lambda name: dict(np.load(GOLDEN / name))
+
+
+@pytest.fixture(scope="session")
+def tiny_root(tmp_path_factory) -> Path:
+    """Generated pedestrians in the layout of CUHK-PEDES: 12 train, 3 val and 4 test identities."""
+    from data_pipelines.synth_pedes.generate import generate
+
+    root = tmp_path_factory.mktemp("synth")
+    sizes = dict(train_ids=12, val_ids=3, test_ids=4, images_per_id=3)
+    generate(str(root), "cuhk_pedes", **sizes, height=64, seed=0)
+    return root
+
+
+@pytest.fixture
+def tiny_config(tiny_root):
+    """The quickstart config, shrunk to a two-second run on `tiny_root`."""
+    from configs import irra
+
+    config = irra.get_config("debug")
+    config.data.root = str(tiny_root)
+    config.data.generate = {}
+    config.data.image_size = (32, 16)
+    config.data.text_length = 32
+    config.data.batch_size = config.eval.batch_size = 16
+    config.model.losses = ("sdm", "id", "itc")
+    config.schedule.num_epochs = 2
+    return config

@@ -1,0 +1,100 @@
+"""The data check: counts, problems, exit status."""
+
+import pathlib
+import shutil
+
+import pytest
+
+from data_pipelines import check
+
+
+@pytest.fixture
+def root(write_layout) -> pathlib.Path:
+    return write_layout("cuhk_pedes")
+
+
+@pytest.fixture
+def images(root) -> pathlib.Path:
+    return root / "CUHK-PEDES" / "imgs"
+
+
+def test_a_sound_data_set_passes(root, capsys):
+    report = check.check_dataset("cuhk_pedes", str(root))
+    assert report.ok
+    assert report.counts == {"train": (5, 15, 20), "val": (2, 4, 6), "test": (2, 4, 6)}
+    assert check.main(["--name=cuhk_pedes", f"--root={root}"]) == 0
+    printed = capsys.readouterr().out
+    assert "train          5       15        20\n" in printed
+    assert printed.endswith("OK: no problems\n") and "published" not in printed
+
+
+def test_every_problem_is_reported_and_fails_the_check(write_layout, tiny_entries, capsys):
+    entries = tiny_entries("cuhk_pedes")
+    root = write_layout("cuhk_pedes", entries)
+    train = [entry["file_path"] for entry in entries if entry["split"] == "train"]
+    test = [entry["file_path"] for entry in entries if entry["split"] == "test"]
+    images = root / "CUHK-PEDES" / "imgs"
+    (images / train[0]).unlink()
+    (images / train[1]).write_bytes(b"")
+    (images / train[2]).write_bytes(b"rubbish")
+    with open(images / train[3], "r+b") as file:
+        file.truncate(check.preprocess.MAX_BYTES + 1)
+    shutil.copy(images / train[4], images / test[0])
+    changed = [dict(entry) for entry in entries]
+    changed[-1]["captions"] = [" "]
+    changed = [entry for entry in changed if entry["id"] != 4]
+    write_layout("cuhk_pedes", changed, images=False)
+
+    report = check.check_dataset("cuhk_pedes", str(root))
+    assert {kind: len(found) for kind, found in report.problems.items()} == {
+        "missing image": 1,
+        "zero-byte image": 1,
+        "undecodable image": 1,
+        "oversized image": 1,
+        "image in several splits": 1,
+        "bad annotation entry": 1,
+        "gap in train ids": 1,
+    }
+    assert train[0] in report.problems["missing image"][0]
+    assert test[0] in report.problems["image in several splits"][0]
+    assert check.main(["--name=cuhk_pedes", f"--root={root}"]) == 1
+    assert "FAILED: 7 problems" in capsys.readouterr().out
+
+
+def test_duplicates_inside_a_split_and_shared_captions_are_notes(write_layout, tiny_entries):
+    entries = tiny_entries("cuhk_pedes")
+    train = [entry for entry in entries if entry["split"] == "train"]
+    test = [entry for entry in entries if entry["split"] == "test"]
+    test[0]["captions"] = train[0]["captions"]
+    root = write_layout("cuhk_pedes", entries)
+    images = root / "CUHK-PEDES" / "imgs"
+    shutil.copy(images / train[0]["file_path"], images / train[1]["file_path"])
+    report = check.check_dataset("cuhk_pedes", str(root))
+    assert report.ok
+    assert len(report.notes["image listed or stored twice"]) == 1
+    shared = [f"test+train: {caption}" for caption in train[0]["captions"]]
+    assert report.notes["caption in several splits"] == shared
+
+
+def test_long_lists_are_cut(root, images):
+    for path in images.rglob("*.png"):
+        path.unlink()
+    report = check.check_dataset("cuhk_pedes", str(root))
+    assert len(report.problems["missing image"]) == 23
+    assert "... and 13 more" in str(report)
+
+
+def test_published_counts_are_shown_beside_similar_ones(root, monkeypatch):
+    published = {"train": (5, 16, 20), "val": (2, 4, 6), "test": (2, 4, 6)}
+    monkeypatch.setitem(check.PUBLISHED, "cuhk_pedes", published)
+    report = check.check_dataset("cuhk_pedes", str(root))
+    assert report.ok and "counts differ from the published ones" in report.notes
+    assert "5/16/20" in str(report)
+    published["train"] = (5, 15, 20)
+    assert not check.check_dataset("cuhk_pedes", str(root)).notes
+
+
+def test_no_data_set_is_one_line_and_status_2(tmp_path, capsys):
+    assert check.main(["--name=rstp_reid", f"--root={tmp_path}"]) == 2
+    error = capsys.readouterr().err
+    assert error.startswith("error: RSTPReid not found") and error.count("\n") == 1

@@ -1,0 +1,121 @@
+"""Identity and masked-word losses against the released ones; cheap MLM path against plain."""
+
+import dataclasses
+from pathlib import Path
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from flax import nnx
+
+from tipr_jax.batch import synthetic_batch
+from tipr_jax.losses.classification import identity_loss, masked_lm_loss
+from tipr_jax.models import MODELS
+from tipr_jax.models.irra import Config, mlm_terms, objective, prepare_inputs
+from tipr_jax.precision import DtypePolicy
+from tipr_jax.train_state import define_model
+from tipr_jax.train_step import total_loss
+
+GOLDEN = dict(np.load(Path(__file__).parents[1] / "golden" / "irra" / "losses.npz"))
+CASES = [str(case) for case in GOLDEN["cases"]]
+
+
+def check(name: str, case: str, value, grads) -> None:
+    want = GOLDEN[f"{case}/{name}"]
+    assert abs(value - want) <= 1e-5 * max(1, abs(want))
+    for side, grad in zip("ab", grads, strict=False):
+        golden = GOLDEN[f"{case}/{name}_grad_{side}"]
+        limit = 2e-4 * np.abs(golden).max() + 2e-7
+        np.testing.assert_allclose(grad, golden, rtol=0, atol=limit)
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_golden(case):
+    image, text, person, scores, words = (
+        jnp.asarray(GOLDEN[f"{case}/{key}"])
+        for key in ("image_logits", "text_logits", "id_labels", "mlm_scores", "mlm_labels")
+    )
+    identity = jax.value_and_grad(lambda a, b: identity_loss(a, b, person)[0], (0, 1))
+    check("id", case, *identity(image, text))
+    check("mlm", case, *jax.value_and_grad(lambda a: masked_lm_loss(a, words)[0], (0,))(scores))
+
+
+def test_identity_loss_ignores_padding_rows():
+    rng = np.random.default_rng(0)
+    image, text = jnp.asarray(rng.normal(size=(2, 8, 5)), jnp.float32)
+    person = jnp.asarray(rng.integers(0, 5, 8))
+    padded = identity_loss(image, text, person, jnp.arange(8) < 6)
+    np.testing.assert_allclose(padded, identity_loss(image[:6], text[:6], person[:6]), rtol=1e-6)
+
+
+def test_no_masked_word_gives_zero():
+    """The released loss is NaN here (deliberate deviation)."""
+    loss, accuracy = masked_lm_loss(jnp.ones((4, 7)), jnp.zeros(4, int))
+    assert float(loss) == 0.0 and float(accuracy) == 0.0
+
+
+@pytest.fixture(scope="module")
+def tiny():
+    config = Config.tiny(augment=False)
+    graphdef, _, init = define_model(MODELS["irra"], config, DtypePolicy())
+    sizes = {"vocab_size": config.vocab_size, "num_persons": config.num_persons}
+    batch = synthetic_batch(6, config.image_size, config.text_length, **sizes)
+    return config, graphdef, jax.jit(init)(jax.random.key(0)), batch
+
+
+def close(a, b) -> None:
+    """Equal up to the rounding of sums in another order."""
+
+    def leaf(x: jax.Array, y: jax.Array) -> None:
+        np.testing.assert_allclose(x, y, rtol=0, atol=1e-5 * float(jnp.max(jnp.abs(y))) + 1e-7)
+
+    jax.tree.map(leaf, a, b)
+
+
+@pytest.mark.parametrize("labelled", [0, 5, 40])
+def test_gathered_rows_equal_the_plain_path(tiny, labelled):
+    """The head on labelled rows only (0 and 5 of 96), and the fallback if too many (40)."""
+    config, graphdef, params, batch = tiny
+    rng = np.random.default_rng(0)
+    labels = np.zeros(batch["text_ids"].size, np.int32)
+    labels[rng.choice(labels.size, labelled, replace=False)] = rng.integers(1, 125, labelled)
+    labels = jnp.asarray(labels.reshape(batch["text_ids"].shape))
+    tokens = jnp.asarray(rng.normal(size=(*labels.shape, config.embed_dim)), jnp.float32)
+    image = jnp.asarray(rng.normal(size=(len(labels), 9, config.embed_dim)), jnp.float32)
+
+    def gathered(params, tokens):
+        model = nnx.merge(graphdef, params)
+        terms = mlm_terms(model, tokens, image, labels, config)
+        return terms["mlm_loss"], terms["mlm_accuracy"]
+
+    def plain(params, tokens):
+        model = nnx.merge(graphdef, params)
+        logits = model.mlm_head(model.fusion(tokens, image))
+        return masked_lm_loss(logits.reshape(-1, logits.shape[-1]), labels.reshape(-1))
+
+    for_both = (0, 1)
+    ours = jax.jit(jax.value_and_grad(gathered, for_both, has_aux=True))(params, tokens)
+    close(ours, jax.jit(jax.value_and_grad(plain, for_both, has_aux=True))(params, tokens))
+    assert (float(ours[0][0]) > 0) == (labelled > 0)
+
+
+def test_one_text_pass_equals_two(tiny):
+    """With shared masked captions one pass gives the value and the gradients of two."""
+    config, graphdef, params, batch = tiny
+    inputs = prepare_inputs(jax.tree.map(jnp.asarray, batch), jax.random.key(3), config)
+    np.testing.assert_array_equal(inputs["caption_ids"], inputs["mlm_ids"])
+
+    def total(params, config):
+        return total_loss(objective(nnx.merge(graphdef, params), inputs, config))
+
+    step = jax.jit(jax.value_and_grad(total), static_argnums=1)
+    close(step(params, config), step(params, dataclasses.replace(config, mask_caption_ids=False)))
+
+
+def test_paper_setting_keeps_captions_clean(tiny):
+    config, _, _, batch = tiny
+    paper = dataclasses.replace(config, mask_caption_ids=False)
+    inputs = prepare_inputs(jax.tree.map(jnp.asarray, batch), jax.random.key(3), paper)
+    np.testing.assert_array_equal(inputs["caption_ids"], batch["text_ids"])
+    assert np.any(inputs["mlm_ids"] != batch["text_ids"])

@@ -1,0 +1,84 @@
+"""SDM, ITC and CMPM against the released losses, and the laws that padding and order must obey."""
+
+from pathlib import Path
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from tipr_jax.losses.contrastive import cmpm_loss, itc_loss, sdm_loss
+
+GOLDEN = dict(np.load(Path(__file__).parents[1] / "golden" / "irra" / "losses.npz"))
+CASES = [str(case) for case in GOLDEN["cases"]]
+
+
+def losses(person_id, image_id, scale, valid=None) -> dict:
+    """Golden name -> function of (image_embed, text_embed)."""
+    soft = {"logit_scale": scale, "image_id": image_id, "valid": valid}
+    return {
+        "sdm": lambda a, b: sdm_loss(a, b, person_id, logit_scale=scale, valid=valid),
+        "sdm_imgid": lambda a, b: sdm_loss(a, b, person_id, **soft),
+        "sdm_imgid_f0.5_eps1e-6": lambda a, b: sdm_loss(
+            a, b, person_id, factor=0.5, epsilon=1e-6, **soft
+        ),
+        "itc": lambda a, b: itc_loss(a, b, logit_scale=scale, valid=valid),
+        "cmpm": lambda a, b: cmpm_loss(a, b, person_id, valid=valid),
+    }
+
+
+NAMES = tuple(losses(None, None, None))
+
+
+@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("case", CASES)
+def test_value_and_gradients(case, name):
+    image, text, person, images, scale = (
+        jnp.asarray(GOLDEN[f"{case}/{key}"])
+        for key in ("image_feats", "text_feats", "pids", "image_ids", "logit_scale")
+    )
+    function = losses(person, images, scale)[name]
+    value, grads = jax.jit(jax.value_and_grad(function, (0, 1)))(image, text)
+    want = GOLDEN[f"{case}/{name}"]
+    assert abs(value - want) <= 1e-5 * max(1, abs(want))
+    for side, grad in zip("ab", grads, strict=True):
+        golden = GOLDEN[f"{case}/{name}_grad_{side}"]
+        limit = 2e-4 * np.abs(golden).max() + 2e-7
+        np.testing.assert_allclose(grad, golden, rtol=0, atol=limit)
+
+
+def batch(rows: int, seed: int = 0) -> tuple[jax.Array, ...]:
+    rng = np.random.default_rng(seed)
+    image, text = rng.normal(size=(2, rows, 16)).astype(np.float32)
+    person = rng.integers(0, max(2, rows // 2), rows)
+    return jnp.asarray(image), jnp.asarray(text), jnp.asarray(person), jnp.arange(rows) // 2
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_padding_rows_change_nothing(name):
+    """Value and gradients equal those of the batch without the padding rows, whatever they hold."""
+    image, text, person, images = batch(12)
+    plain = losses(person[:9], images[:9], 5.0)[name]
+    padded = losses(person, images, 5.0, valid=jnp.arange(12) < 9)[name]
+    want, want_grads = jax.value_and_grad(plain, (0, 1))(image[:9], text[:9])
+    value, grads = jax.value_and_grad(padded, (0, 1))(image, text)
+    np.testing.assert_allclose(value, want, rtol=1e-6)
+    for grad, want_grad in zip(grads, want_grads, strict=True):
+        np.testing.assert_allclose(grad[:9], want_grad, rtol=1e-4, atol=1e-6)
+        assert not np.any(grad[9:])
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_order_of_the_batch_changes_nothing(name):
+    image, text, person, images = batch(10)
+    order = np.random.default_rng(1).permutation(10)
+    value = losses(person, images, 5.0)[name](image, text)
+    shuffled = losses(person[order], images[order], 5.0)[name](image[order], text[order])
+    np.testing.assert_allclose(shuffled, value, rtol=1e-5)
+
+
+def test_sdm_is_zero_where_predictions_equal_labels():
+    """Perfectly aligned one-hot features of distinct persons at a high scale."""
+    eye = jnp.eye(4)
+    assert abs(sdm_loss(eye, eye, jnp.arange(4), logit_scale=50.0)) < 1e-5
+    assert sdm_loss(eye, eye[::-1], jnp.arange(4), logit_scale=50.0) > 10

@@ -1,0 +1,164 @@
+"""The loop: learning, resuming to the bit, stopping on request, refusing to go on with NaN."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import jax
+import numpy as np
+import pytest
+
+from tipr_jax import checkpoints, experiment, trainer
+from tipr_jax.export import load_run
+
+ROOT = Path(__file__).resolve().parents[1]
+
+
+def run_arguments(config, workdir: Path, **changes) -> list[str]:
+    """A command line that runs `config` (a changed debug config) in a process of its own."""
+    flat = {
+        "data.root": config.data.root,
+        "data.image_size": tuple(config.data.image_size),
+        "data.text_length": config.data.text_length,
+        "data.batch_size": config.data.batch_size,
+        "eval.batch_size": config.eval.batch_size,
+        "model.losses": tuple(config.model.losses),
+        "schedule.num_epochs": config.schedule.num_epochs,
+        "checkpoint.every_steps": 1,
+    } | changes
+    flags = [f"--config.{k}={v}" for k, v in flat.items()]
+    config_file = ROOT / "configs" / "irra.py"
+    main = [sys.executable, "-m", "tipr_jax.main", f"--config={config_file}:debug"]
+    return [*main, f"--workdir={workdir}", *flags]
+
+
+def start(config, workdir: Path, **changes) -> subprocess.Popen:
+    env = os.environ | {"JAX_PLATFORMS": "cpu", "XLA_FLAGS": ""}
+    arguments = run_arguments(config, workdir, **changes)
+    return subprocess.Popen(
+        arguments, cwd=ROOT, env=env, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+    )
+
+
+def steps_done(workdir: Path) -> int:
+    log = workdir / "metrics.jsonl"
+    lines = log.read_text().splitlines() if log.exists() else []
+    steps = [json.loads(line)["step"] for line in lines if line.endswith("}")]
+    return max(steps, default=0)
+
+
+def wait_for_step(process: subprocess.Popen, workdir: Path, step: int) -> None:
+    deadline = time.time() + 180
+    while steps_done(workdir) < step:
+        assert process.poll() is None, process.stdout.read()[-3000:]
+        assert time.time() < deadline, f"no step {step} within three minutes"
+        time.sleep(0.02)
+
+
+def final_params(workdir: Path) -> dict:
+    with checkpoints.Checkpoints(workdir) as c:
+        last = c.latest_step()
+    return checkpoints.load_run_params(workdir, last)[1]
+
+
+def assert_same(a: dict, b: dict) -> None:
+    jax.tree.map(np.testing.assert_array_equal, a, b)
+
+
+def test_kill_and_restart_gives_the_same_parameters(tiny_config, tmp_path):
+    config = tiny_config
+    config.schedule.num_epochs = 4
+    whole = start(config, tmp_path / "whole")
+    killed = start(config, tmp_path / "killed")
+    wait_for_step(killed, tmp_path / "killed", 5)
+    killed.send_signal(signal.SIGKILL)
+    killed.wait()
+    before = steps_done(tmp_path / "killed")
+    again = start(config, tmp_path / "killed")
+    output, _ = again.communicate(timeout=300)
+    assert again.returncode == 0, output[-3000:]
+    assert "continuing at step" in output, f"died at step {before}, did not resume:\n{output}"
+    output, _ = whole.communicate(timeout=300)
+    assert whole.returncode == 0, output[-3000:]
+    assert_same(final_params(tmp_path / "whole"), final_params(tmp_path / "killed"))
+    rows = [json.loads(x) for x in (tmp_path / "killed" / "metrics.jsonl").read_text().splitlines()]
+    steps = [r["step"] for r in rows if "loss" in r]
+    assert steps == list(range(1, len(steps) + 1)), "a step is logged twice or missing"
+
+
+def test_sigterm_saves_and_exits_with_zero(tiny_config, tmp_path):
+    process = start(
+        tiny_config, tmp_path, **{"schedule.num_epochs": 500, "checkpoint.every_steps": 10**6}
+    )
+    wait_for_step(process, tmp_path, 2)
+    process.send_signal(signal.SIGTERM)
+    output, _ = process.communicate(timeout=60)
+    assert process.returncode == 0, output[-3000:]
+    assert "rerun to continue" in output
+    with checkpoints.Checkpoints(tmp_path) as c:
+        assert c.latest_step() == steps_done(tmp_path)
+
+
+@pytest.fixture
+def data(tiny_config):
+    from data_pipelines.data_module import DataModule
+    from tipr_jax.text.clip_bpe import ClipTokenizer
+
+    return DataModule(tiny_config.data, ClipTokenizer(), seed=1, eval_batch_size=16)
+
+
+def build(config, data):
+    return experiment.build(config, num_persons=data.splits["train"].num_persons)
+
+
+def test_overfits_a_handful_of_pairs(tiny_config, data, tmp_path):
+    config = tiny_config
+    config.model.losses = ("itc",)
+    config.model.augment = False
+    config.optimizer.groups = ((".*", 1.0, True),)
+    config.optimizer.name, config.optimizer.eps = "adamw", 1e-8
+    config.optimizer.learning_rate = 2e-3
+    config.model.temperature = 0.1
+    config.schedule.num_epochs = 30
+    config.eval.every_epochs = 30
+    exp = build(config, data)
+    data.splits["val"] = data.splits["test"] = data.splits["train"]
+    trainer.train(exp, data, tmp_path)
+    rows = [json.loads(x) for x in (tmp_path / "metrics.jsonl").read_text().splitlines()]
+    rank1 = [r["eval/test/t2i/R1"] for r in rows if "eval/test/t2i/R1" in r]
+    assert rank1[-1] > 90 > rank1[0]
+
+
+def test_nan_names_the_term_and_the_step(tiny_config, data, tmp_path):
+    tiny_config.model.itc_weight = float("nan")
+    with pytest.raises(trainer.NonFiniteLoss, match=r"step 1: .*itc_loss = nan"):
+        trainer.train(build(tiny_config, data), data, tmp_path)
+    with checkpoints.Checkpoints(tmp_path) as c:
+        assert c.latest_step() is None
+
+
+def test_checkpoint_of_another_model_is_refused(tiny_config, data, tmp_path):
+    tiny_config.schedule.num_epochs = 1
+    trainer.train(build(tiny_config, data), data, tmp_path)
+    tiny_config.model.vision_depth = 2
+    with pytest.raises(ValueError, match="holds another model .*image_encoder/blocks"):
+        trainer.train(build(tiny_config, data), data, tmp_path)
+
+
+def test_select_on_a_split_that_is_not_there(tiny_config, data, tmp_path):
+    tiny_config.eval.select_on = "validation"
+    with pytest.raises(ValueError, match="eval.select_on is 'validation'"):
+        trainer.train(build(tiny_config, data), data, tmp_path)
+
+
+def test_run_can_be_loaded_and_used(tiny_config, data, tmp_path):
+    exp = build(tiny_config, data)
+    experiment.save_config(tiny_config, tmp_path)
+    trainer.train(exp, data, tmp_path)
+    method, model_config, step, params = load_run(tmp_path)
+    assert (method, model_config) == ("irra", exp.model_config)
+    assert step > 0 and "image_encoder" in params

@@ -1,0 +1,1 @@
+"""Augmentation on the device: pure functions of (arrays, key), inside the jitted step."""

@@ -1,0 +1,178 @@
+"""Checkpoints: the only file that imports orbax.
+
+A run keeps its newest steps (to resume) and its best one (to use). Orbax writes into a temporary
+directory and renames it, so a killed save leaves no step behind.
+"""
+
+import json
+import logging
+import shutil
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+import orbax.checkpoint as ocp
+from orbax.checkpoint.checkpoint_managers import preservation_policy as keep
+
+log = logging.getLogger("tipr_jax")
+PARAMS_DIR, CONFIG_FILE = "params", "config.json"
+
+
+def _rank(metrics: dict) -> tuple[float, int]:
+    """Best first metric; of equals the earliest step, as the released code keeps."""
+    return metrics["score"], -metrics["step"]
+
+
+class Checkpoints:
+    """The `checkpoints/` directory of a run; saves are asynchronous, so `close()` it."""
+
+    def __init__(self, workdir: str | Path, keep_last: int = 2):
+        self.directory = Path(workdir).absolute() / "checkpoints"
+        best = keep.BestN(
+            get_metric_fn=_rank, n=1, reverse=False, keep_checkpoints_without_metrics=False
+        )
+        self._manager = ocp.CheckpointManager(
+            self.directory,
+            item_handlers=ocp.StandardCheckpointHandler(),
+            options=ocp.CheckpointManagerOptions(
+                preservation_policy=keep.AnyPreservationPolicy([keep.LatestN(keep_last), best]),
+                best_fn=_rank,
+                cleanup_tmp_directories=True,
+            ),
+        )
+
+    def __enter__(self) -> "Checkpoints":
+        return self
+
+    def __exit__(self, *exc) -> None:
+        self.close()
+
+    def save(self, step: int, state: Any, score: float | None = None) -> None:
+        """Starts saving `state`; `score` (higher is better) makes the step a candidate for best.
+
+        A step that is already there is left alone.
+        """
+        if step in self._manager.all_steps():
+            return
+        metrics = None if score is None else {"score": float(score), "step": step}
+        self._manager.save(step, args=ocp.args.StandardSave(state), metrics=metrics)
+
+    def restore_latest(self, abstract_state: Any) -> tuple[int, Any] | None:
+        """(step, state) of the newest readable checkpoint, or None if there is none.
+
+        abstract_state: tree of ShapeDtypeStruct with shardings; a checkpoint of another mesh is
+        laid out anew. An unreadable step is skipped with a warning that names it.
+
+        Raises:
+          ValueError: if a checkpoint holds another model than `abstract_state` describes.
+        """
+        for step in sorted(self._manager.all_steps(), reverse=True):
+            try:
+                self._check_tree(step, abstract_state)
+                args = ocp.args.StandardRestore(abstract_state)
+                return step, self._manager.restore(step, args=args)
+            except ModelMismatch:
+                raise
+            except Exception as error:  # damaged files raise many types
+                self._set_aside(step, str(error).split("[tensorstore_spec")[0][:200])
+        return None
+
+    def _set_aside(self, step: int, reason: str) -> None:
+        """Renames a damaged step, so that the run can save that step again."""
+        damaged = self.directory / str(step)
+        target = self.directory / f"unreadable_{step}"
+        log.warning("skipping unreadable checkpoint %s (kept as %s): %s", damaged, target.name, reason)
+        shutil.rmtree(target, ignore_errors=True)
+        damaged.rename(target)
+        self._manager.reload()
+
+    def _check_tree(self, step: int, abstract_state: Any) -> None:
+        saved = self._manager.item_metadata(step)
+        if saved is None:
+            raise FileNotFoundError("no metadata")
+        shapes = lambda tree: {  # noqa: E731
+            "/".join(_key(k) for k in path): tuple(x.shape)
+            for path, x in jax.tree.leaves_with_path(tree)
+        }
+        given, wanted = shapes(saved), shapes(abstract_state)
+        if wrong := sorted(k for k in given | wanted if given.get(k) != wanted.get(k)):
+            k = wrong[0]
+            raise ModelMismatch(
+                f"{self.directory / str(step)} holds another model or optimiser: {len(wrong)} "
+                f"arrays differ, first {k}: saved {given.get(k)}, configured {wanted.get(k)}; "
+                "use the config of that run or another --workdir"
+            )
+
+    def best_step(self) -> int | None:
+        return self._manager.best_step()
+
+    def latest_step(self) -> int | None:
+        return self._manager.latest_step()
+
+    def wait(self) -> None:
+        self._manager.wait_until_finished()
+
+    def close(self) -> None:
+        self._manager.close()
+
+
+class ModelMismatch(ValueError):
+    """A checkpoint of another model than the configured one."""
+
+
+def _key(k: Any) -> str:
+    return str(getattr(k, "key", getattr(k, "name", getattr(k, "idx", k))))
+
+
+def save_params(directory: str | Path, params: Any, config: dict) -> None:
+    """Writes parameters and their model config as a checkpoint directory of its own.
+
+    Raises:
+      ValueError: if `directory` exists and is not empty.
+    """
+    directory = Path(directory).absolute()
+    if directory.exists() and any(directory.iterdir()):
+        raise ValueError(f"{directory} exists and is not empty; choose another output directory")
+    directory.mkdir(parents=True, exist_ok=True)
+    with ocp.StandardCheckpointer() as checkpointer:
+        checkpointer.save(directory / PARAMS_DIR, params)
+    (directory / CONFIG_FILE).write_text(json.dumps(config, indent=2) + "\n")
+
+
+def load_params(directory: str | Path) -> tuple[Any, dict]:
+    """(nested dict of numpy arrays, model config) of a directory that `save_params` wrote.
+
+    Raises:
+      ValueError: if `directory` is not such a directory.
+    """
+    directory = Path(directory).absolute()
+    if not (directory / PARAMS_DIR).is_dir() or not (directory / CONFIG_FILE).is_file():
+        raise ValueError(
+            f"{directory} is not a converted checkpoint (expected {PARAMS_DIR}/ and {CONFIG_FILE} "
+            "in it); make one with `python -m tipr_jax.convert`"
+        )
+    return _restore_numpy(directory / PARAMS_DIR), json.loads((directory / CONFIG_FILE).read_text())
+
+
+def load_run_params(workdir: str | Path, step: int | None = None) -> tuple[int, Any]:
+    """(step, parameters as numpy) of a run's checkpoint: `step`, else its best, else its newest.
+
+    Raises:
+      ValueError: if the run has no checkpoint.
+    """
+    with Checkpoints(workdir) as checkpoints:
+        if step is None:
+            step = checkpoints.best_step()
+        if step is None:
+            step = checkpoints.latest_step()
+        if step is None:
+            raise ValueError(f"no checkpoint in {checkpoints.directory}; train first or check --workdir")
+        return step, _restore_numpy(checkpoints.directory / str(step) / "default")["params"]
+
+
+def _restore_numpy(path: Path) -> Any:
+    with ocp.PyTreeCheckpointer() as checkpointer:
+        tree = checkpointer.metadata(path).item_metadata.tree
+        args = jax.tree.map(lambda _: ocp.RestoreArgs(restore_type=np.ndarray), tree)
+        return checkpointer.restore(path, args=ocp.args.PyTreeRestore(restore_args=args))

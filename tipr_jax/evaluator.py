@@ -1,0 +1,86 @@
+"""Evaluation: encode gallery and queries in padded, sharded batches, then rank by cosine."""
+
+from collections.abc import Callable, Iterable
+from typing import Any, NamedTuple
+
+import jax
+import numpy as np
+from flax import nnx
+from tqdm import tqdm
+
+from tipr_jax.experiment import Experiment
+from tipr_jax.metrics.retrieval import retrieval_metrics
+from tipr_jax.sharding import put_batch
+
+
+class SplitFeatures(NamedTuple):
+    """Un-normalised features of one split: images [G,C] and captions [Q,C], float32."""
+
+    image: np.ndarray
+    text: np.ndarray
+
+
+class Evaluator:
+    """Encodes splits with jitted encoders; one instance serves a whole run."""
+
+    def __init__(self, exp: Experiment, data: Any):
+        self.exp, self.data = exp, data
+        self.encode_image = self._jit("encode_image")
+        self.encode_text = self._jit("encode_text")
+
+    def _jit(self, method: str) -> Callable[[Any, jax.Array], jax.Array]:
+        exp = self.exp
+
+        def encode(params: Any, x: jax.Array) -> jax.Array:
+            return getattr(nnx.merge(exp.graphdef, params), method)(x)
+
+        return jax.jit(
+            encode,
+            in_shardings=(exp.param_shardings, exp.batch_sharding),
+            out_shardings=exp.replicated,
+        )
+
+    def _run(self, encode: Callable, params: Any, batches: Iterable, key: str, n: int, what: str):
+        bar = tqdm(total=n, desc=what, unit=key.split("_")[0], leave=False, delay=2)
+        rows = []
+        with bar:
+            for batch in batches:
+                x = put_batch({key: batch[key]}, self.exp.batch_sharding)[key]
+                rows.append(np.asarray(encode(params, x)))
+                bar.update(min(len(rows[-1]), n - bar.n))
+        return np.concatenate(rows)[:n]
+
+    def features(self, params: Any, split: str) -> SplitFeatures:
+        """Encodes every image and every caption of a split, in annotation order."""
+        annotations = self.data.splits[split]
+        return SplitFeatures(
+            image=self._run(
+                self.encode_image,
+                params,
+                self.data.image_batches(split),
+                "image",
+                len(annotations.image_path),
+                f"encode {split} gallery",
+            ),
+            text=self._run(
+                self.encode_text,
+                params,
+                self.data.text_batches(split),
+                "text_ids",
+                len(annotations.caption),
+                f"encode {split} queries",
+            ),
+        )
+
+    def metrics(self, params: Any, split: str) -> dict[str, dict[str, float]]:
+        """{"t2i": {R1, R5, R10, mAP, mINP}, "i2t": ...} in percent (spec irra §7)."""
+        return rank(self.features(params, split), self.data.splits[split])
+
+
+def rank(features: SplitFeatures, annotations: Any) -> dict[str, dict[str, float]]:
+    """Both directions' metrics from the features of a split."""
+    text, image = annotations.caption_person_id, annotations.image_person_id
+    return {
+        "t2i": retrieval_metrics(features.text, features.image, text, image),
+        "i2t": retrieval_metrics(features.image, features.text, image, text),
+    }

@@ -1,0 +1,1 @@
+"""Search: from photos and a sentence to a ranking."""

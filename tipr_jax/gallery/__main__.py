@@ -1,0 +1,45 @@
+"""Search photos from the command line.
+
+  python -m tipr_jax.gallery --model=runs/quickstart --images=photos/ --query="a man in a red coat"
+
+Prints the ranking and writes a picture of it.
+"""
+
+import sys
+from pathlib import Path
+
+from absl import app, flags
+
+_MODEL = flags.DEFINE_string("model", None, "Run directory or model directory", required=True)
+_IMAGES = flags.DEFINE_string("images", None, "Folder of photos, searched recursively", required=True)
+_QUERY = flags.DEFINE_string("query", None, "The sentence to search for", required=True)
+_TOP = flags.DEFINE_integer("top", 10, "How many matches to show", lower_bound=1)
+_PICTURE = flags.DEFINE_string("picture", None, "Where the picture goes (default MODEL/search.png)")
+
+
+def main(argv: list[str]) -> None:
+    if len(argv) > 1:
+        raise app.UsageError(f"unexpected arguments {argv[1:]}; put the sentence into --query=\"...\"")
+    try:
+        search()
+    except (ValueError, FileNotFoundError) as error:
+        sys.exit(f"error: {error}")
+
+
+def search() -> None:
+    from tipr_jax.gallery.retriever import Retriever, find_images
+    from tipr_jax.report import RankedImage, RetrievalSheet, draw_sheet
+
+    retriever = Retriever.load(_MODEL.value)
+    retriever.add(find_images(_IMAGES.value))
+    matches = retriever.search(_QUERY.value, _TOP.value)
+    print(f'"{_QUERY.value}" among {len(retriever.paths)} photos:')
+    for rank, match in enumerate(matches, 1):
+        print(f"{rank:3}  {match.score:.3f}  {match.path}")
+    picture = Path(_PICTURE.value or Path(_MODEL.value) / "search.png")
+    draw_sheet(RetrievalSheet(_QUERY.value, None, [(m.path, m.score, None) for m in matches]), picture)
+    print(f"picture: {picture}")
+
+
+if __name__ == "__main__":
+    app.run(main)

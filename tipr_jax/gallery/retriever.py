@@ -1,0 +1,69 @@
+"""The user-level API: put photos in, ask with a sentence, get the ranking."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+
+from tipr_jax import export
+
+SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".webp")
+
+
+class Match(NamedTuple):
+    """One photo of the answer; score is the cosine similarity."""
+
+    path: str
+    score: float
+
+
+class Retriever:
+    """An exact cosine search over photos in memory.
+
+    >>> retriever = Retriever.load("runs/quickstart")
+    >>> retriever.add(find_images("photos/"))
+    >>> retriever.search("a woman in a red coat", k=5)
+    """
+
+    def __init__(self, model: export.TrainedModel):
+        self.model = model
+        self.paths: list[str] = []
+        self.features = np.zeros((0, model.config.embed_dim), np.float32)
+
+    @classmethod
+    def load(cls, directory: str | Path) -> "Retriever":
+        """From a run directory or a model directory; errors as `export.load`."""
+        return cls(export.load(directory))
+
+    def add(self, paths: Sequence[str | Path]) -> None:
+        """Embeds photos and appends them to the gallery."""
+        paths = [str(p) for p in paths]
+        self.features = np.concatenate([self.features, self.model.embed_images(paths)])
+        self.paths += paths
+
+    def search(self, sentence: str, k: int = 10) -> list[Match]:
+        """The k best photos, best first; equal scores in gallery order.
+
+        Raises:
+          ValueError: an empty sentence or an empty gallery.
+        """
+        if not sentence.strip():
+            raise ValueError("the sentence is empty; describe the person, e.g. 'a man in a red coat'")
+        if not self.paths:
+            raise ValueError("the gallery is empty; add photos first")
+        scores = self.features @ self.model.embed_texts([sentence])[0]
+        order = np.argsort(-scores, kind="stable")[:k]
+        return [Match(self.paths[i], float(scores[i])) for i in order]
+
+
+def find_images(directory: str | Path) -> list[str]:
+    """Every image file below `directory`, sorted.
+
+    Raises:
+      FileNotFoundError: if there is none.
+    """
+    found = sorted(str(p) for p in Path(directory).rglob("*") if p.suffix.lower() in SUFFIXES)
+    if not found:
+        raise FileNotFoundError(f"no image ({', '.join(SUFFIXES)}) below {directory}")
+    return found

@@ -1,0 +1,173 @@
+"""The command line: python -m tipr_jax.main --config=configs/irra.py[:variant] --workdir=DIR.
+
+Modes:
+  train   train (or continue) a run, evaluate it, write results.json and report.html
+  eval    evaluate a run's best checkpoint, or the one of --config.init_from
+  embed   write the features of the evaluation splits to WORKDIR/embeddings/
+  export  write a run's parameters and model config to WORKDIR/export/, for --config.init_from
+
+Examples:
+  python -m tipr_jax.main --config=configs/irra.py:quickstart --workdir=runs/quickstart
+  python -m tipr_jax.main --config=configs/irra.py --workdir=runs/cuhk --config.data.root=/data \\
+      --config.init_from=weights/clip_vit_b16
+  python -m tipr_jax.main --config=configs/irra.py --workdir=runs/cuhk --mode=eval
+"""
+
+import logging
+import sys
+from pathlib import Path
+from typing import Any
+
+from absl import app, flags
+from ml_collections import config_flags
+
+_CONFIG = config_flags.DEFINE_config_file(
+    "config", None, "Config file and variant, e.g. configs/irra.py:quickstart", lock_config=True
+)
+_WORKDIR = flags.DEFINE_string("workdir", None, "Directory of the run (created if missing)")
+_MODE = flags.DEFINE_enum("mode", "train", ["train", "eval", "embed", "export"], "What to do")
+
+
+def main(argv: list[str]) -> None:
+    if len(argv) > 1:
+        raise app.UsageError(f"unexpected arguments {argv[1:]}; options start with --")
+    config, workdir = _CONFIG.value, Path(_WORKDIR.value)
+    setup_process()
+    try:
+        run(config, workdir, _MODE.value)
+    except (ValueError, FileNotFoundError) as error:
+        if flags.FLAGS.verbosity > 0:
+            raise
+        lines = str(error).splitlines() or [type(error).__name__]
+        sys.exit(f"error: {' '.join(lines)}\n(--verbosity=1 shows the traceback)")
+
+
+def setup_process() -> None:
+    """Logging, the compilation cache, and one process per host where a cluster is detected."""
+    import jax
+
+    logging.basicConfig(format="%(message)s", level=logging.INFO, force=True)
+    logging.getLogger("absl").setLevel(logging.ERROR)  # orbax narrates every save
+    logging.getLogger("jax").setLevel(logging.ERROR)
+    cache = Path.home() / ".cache" / "tipr_jax" / "xla"
+    jax.config.update("jax_compilation_cache_dir", str(cache))
+    jax.config.update("jax_persistent_cache_min_compile_time_secs", 1.0)
+
+
+def run(config: Any, workdir: Path, mode: str) -> None:
+    """Runs one mode; raises ValueError or FileNotFoundError with a one-line message."""
+    if config.dry_run:
+        return dry_run(config)
+    modes = {"train": train, "eval": evaluate, "embed": embed, "export": export}
+    modes[mode](config, workdir)
+
+
+def train(config: Any, workdir: Path) -> None:
+    """Trains or continues, then shows the selected checkpoint: table, results.json, report.html."""
+    from tipr_jax import experiment, results, trainer
+
+    data = open_data(config)
+    exp = experiment.build(config, num_persons=data.splits["train"].num_persons)
+    workdir.mkdir(parents=True, exist_ok=True)
+    experiment.save_config(config, workdir)
+    trainer.train(exp, data, workdir)
+    summary = results.write_results(workdir, config)
+    write_report(config, workdir, data, summary["split"])
+    print(results.table(summary))
+    print(f"report: {workdir / 'report.html'}")
+
+
+def evaluate(config: Any, workdir: Path) -> None:
+    """Ranks the evaluation splits with a run's best checkpoint, or with --config.init_from.
+
+    Writes results.json, except into a run's workdir: there it keeps the run's selections.
+    """
+    from tipr_jax import experiment, results
+    from tipr_jax.evaluator import Evaluator
+
+    data = open_data(config)
+    exp = experiment.build(config, losses=())
+    step, params = experiment.trained_towers(exp, workdir)
+    evaluator = Evaluator(exp, data)
+    scores = {s: evaluator.metrics(params, s) for s in data.evaluation_splits(config.eval.splits)}
+    summary = results.summarise([(step, scores)], config, selected_on="given")
+    if not experiment.has_checkpoints(workdir):
+        results.save(workdir, summary)
+    print(results.table(summary))
+
+
+def embed(config: Any, workdir: Path) -> None:
+    """Writes embeddings/<split>.npz: image and text features, unit rows, with paths and ids."""
+    import numpy as np
+
+    from tipr_jax import experiment
+    from tipr_jax.evaluator import Evaluator
+
+    data = open_data(config)
+    exp = experiment.build(config, losses=())
+    _, params = experiment.trained_towers(exp, workdir)
+    evaluator = Evaluator(exp, data)
+    (workdir / "embeddings").mkdir(parents=True, exist_ok=True)
+    for name in data.evaluation_splits(config.eval.splits):
+        features, split = evaluator.features(params, name), data.splits[name]
+        path = workdir / "embeddings" / f"{name}.npz"
+        np.savez(
+            path,
+            image=features.image,
+            image_path=split.image_path,
+            image_person_id=split.image_person_id,
+            text=features.text,
+            caption=split.caption,
+            caption_person_id=split.caption_person_id,
+        )
+        print(f"{path}: {len(features.image)} images, {len(features.text)} captions")
+
+
+def export(config: Any, workdir: Path) -> None:
+    """Writes a run's best parameters as a model directory, WORKDIR/export."""
+    from tipr_jax.export import export_run
+
+    step = export_run(workdir, workdir / "export")
+    print(f"{workdir / 'export'}: parameters of step {step}; load with --config.init_from")
+
+
+def dry_run(config: Any) -> None:
+    """Checks every file of the data set and builds the model, without running either."""
+    import jax
+
+    from data_pipelines.check import check_dataset
+    from tipr_jax import experiment
+    from tipr_jax.train_state import count_parameters
+
+    report = check_dataset(config.data.name, open_data(config).root)
+    print(report)
+    if report.problems:
+        raise ValueError(f"{config.data.name}: {len(report.problems)} problems, listed above")
+    exp = experiment.build(config)
+    count = count_parameters(jax.eval_shape(exp.init, exp.keys[0]))
+    print(f"{config.method}: {count:,} parameters on {exp.mesh.size} device(s); nothing was run")
+
+
+def write_report(config: Any, workdir: Path, data: Any, split: str) -> None:
+    """report.html with retrieval sheets of `split` from the run's best checkpoint."""
+    from tipr_jax import experiment, report
+    from tipr_jax.evaluator import Evaluator
+
+    exp = experiment.build(config, losses=())
+    _, params = experiment.trained_towers(exp, workdir)
+    features = Evaluator(exp, data).features(params, split)
+    report.write_report(workdir, report.make_sheets(features, data.splits[split]))
+
+
+def open_data(config: Any) -> Any:
+    """The data set of the config; the one place where TensorFlow comes in."""
+    from data_pipelines.data_module import DataModule
+    from tipr_jax.text.clip_bpe import ClipTokenizer
+
+    return DataModule(
+        config.data, ClipTokenizer(), seed=config.seed, eval_batch_size=config.eval.batch_size
+    )
+
+
+if __name__ == "__main__":
+    app.run(main)

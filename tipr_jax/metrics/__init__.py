@@ -1,0 +1,1 @@
+"""Evaluation metrics: `retrieval` (R@k, mAP, mINP)."""

@@ -1,0 +1,241 @@
+"""IRRA: implicit relation reasoning and aligning (Jiang and Ye, CVPR 2023; spec irra §1-2).
+
+Two CLIP towers trained with similarity distribution matching, an identity classifier shared by
+both modalities, and a fusion encoder that recovers masked words from the image. Only the towers
+are used at test time.
+"""
+
+import dataclasses
+import math
+
+import jax
+import jax.numpy as jnp
+from flax import nnx
+
+from tipr_jax.augment.image import augment_images, normalise
+from tipr_jax.augment.masking import mask_tokens
+from tipr_jax.losses.classification import identity_loss, masked_lm_loss
+from tipr_jax.losses.contrastive import cmpm_loss, itc_loss, sdm_loss
+from tipr_jax.nn.clip_text import ClipText, end_token
+from tipr_jax.nn.fusion import FusionEncoder
+from tipr_jax.nn.init import normal, uniform_fan_in, zeros
+from tipr_jax.nn.transformer import dense, layer_norm, quick_gelu
+from tipr_jax.nn.vit import VisionTransformer
+from tipr_jax.precision import DtypePolicy
+from tipr_jax.sharding import EMBED, VOCAB
+
+LOSSES = ("sdm", "id", "mlm", "itc", "cmpm")
+
+
+@dataclasses.dataclass(frozen=True)
+class Config:
+    """Sizes, losses and switches of IRRA; the defaults are the published run on CUHK-PEDES."""
+
+    image_size: tuple[int, int] = (384, 128)
+    patch: int = 16
+    stride: int = 16
+    vision_width: int = 768
+    vision_depth: int = 12
+    text_width: int = 512
+    text_depth: int = 12
+    text_length: int = 77
+    vocab_size: int = 49408  # the last three ids are mask, start and end
+    embed_dim: int = 512
+    fusion_depth: int = 4
+    num_persons: int = 11003  # classes of the identity loss; main sets it from the data
+
+    losses: tuple[str, ...] = ("sdm", "mlm", "id")  # empty: the two towers alone
+    temperature: float = 0.02  # paper and released code: constant, never learned
+    learn_temperature: bool = False  # ITC then uses a learned scale (ours; for training from scratch)
+    sdm_weight: float = 1.0
+    itc_weight: float = 1.0
+    id_weight: float = 1.0
+    mlm_weight: float = 1.0
+    # SDM labels: pairs of one person but of different images weigh this; None = identity labels
+    # only, as published.
+    image_id_factor: float | None = None
+    # True: all losses see the masked captions, as the released code does through an aliasing bug
+    # that its published results contain. False: as the paper says, only the MLM loss does.
+    mask_caption_ids: bool = True
+    augment: bool = True
+    mlm_rows: float = 0.2  # share of B*L positions the MLM head computes; see `mlm_terms`
+
+    def __post_init__(self):
+        unknown = set(self.losses) - set(LOSSES)
+        if unknown:
+            raise ValueError(f"losses is {self.losses}, expected some of {LOSSES}")
+        if self.temperature <= 0:
+            raise ValueError(f"temperature is {self.temperature}, expected a positive number")
+        for name in ("vision_width", "text_width", "embed_dim"):
+            if getattr(self, name) % 64:
+                raise ValueError(f"{name} is {getattr(self, name)}, expected a multiple of 64")
+
+    @property
+    def mask_id(self) -> int:
+        return self.vocab_size - 3
+
+    @classmethod
+    def vit_b16(cls, **changes) -> "Config":
+        """The published model: 194,535,419 parameters with 11,003 identities."""
+        return cls(**changes)
+
+    @classmethod
+    def tiny(cls, **changes) -> "Config":
+        """A model for tests: two layers, 64 wide."""
+        sizes = dict(
+            image_size=(32, 16),
+            patch=8,
+            stride=8,
+            vision_width=64,
+            vision_depth=2,
+            text_width=64,
+            text_depth=2,
+            text_length=16,
+            vocab_size=128,
+            embed_dim=64,
+            fusion_depth=1,
+            num_persons=8,
+        )
+        return cls(**(sizes | changes))
+
+
+class MlmHead(nnx.Module):
+    """fc(LN(QuickGELU(dense(x)))): fused tokens [...,C] -> token logits [...,V], no tied weights."""
+
+    def __init__(self, width: int, depth: int, vocab_size: int, policy, *, rngs: nnx.Rngs):
+        bias = uniform_fan_in(width)
+        fc_std, proj_std = (2 * width) ** -0.5, width**-0.5 * (2 * depth) ** -0.5
+        self.dense = dense(width, width, (EMBED, None), normal(fc_std), bias, policy, rngs=rngs)
+        self.ln = layer_norm(width, policy, rngs=rngs)
+        self.fc = dense(
+            width, vocab_size, (EMBED, VOCAB), normal(proj_std), bias, policy, rngs=rngs
+        )
+
+    def __call__(self, x: jax.Array) -> jax.Array:
+        return self.fc(self.ln(quick_gelu(self.dense(x))))
+
+
+class Irra(nnx.Module):
+    """Image tower, text tower and the training heads that `config.losses` asks for."""
+
+    def __init__(self, config: Config, policy: DtypePolicy, *, rngs: nnx.Rngs):
+        c = config
+        self.image_encoder = VisionTransformer(
+            c.image_size,
+            c.patch,
+            c.stride,
+            c.vision_width,
+            c.vision_depth,
+            c.embed_dim,
+            policy,
+            rngs=rngs,
+        )
+        self.text_encoder = ClipText(
+            c.vocab_size, c.text_length, c.text_width, c.text_depth, c.embed_dim, policy, rngs=rngs
+        )
+        if "id" in c.losses:
+            self.classifier = dense(
+                c.embed_dim, c.num_persons, (EMBED, VOCAB), normal(0.001), zeros, policy, rngs=rngs
+            )
+        if "mlm" in c.losses:
+            self.fusion = FusionEncoder(c.embed_dim, c.fusion_depth, policy, rngs=rngs)
+            self.mlm_head = MlmHead(c.embed_dim, c.fusion_depth, c.vocab_size, policy, rngs=rngs)
+        if c.learn_temperature:
+            self.logit_scale = nnx.Param(jnp.asarray(math.log(1 / 0.07), policy.param))
+
+    def encode_image(self, image: jax.Array) -> jax.Array:
+        """image uint8 [B,H,W,3] -> un-normalised float32 features [B,C]."""
+        return self.image_encoder(normalise(image))[:, 0].astype(jnp.float32)
+
+    def encode_text(self, text_ids: jax.Array) -> jax.Array:
+        """text_ids int [B,L] -> un-normalised float32 features [B,C]."""
+        return end_token(self.text_encoder(text_ids), text_ids).astype(jnp.float32)
+
+
+def prepare_inputs(batch: dict[str, jax.Array], key: jax.Array, config: Config) -> dict:
+    """Batch of the data contract -> what `objective` reads: augmented images, masked captions.
+
+    Runs on the device inside the training step; a pure function of (batch, key).
+    """
+    image_key, mask_key = jax.random.split(key)
+    image = batch["image"]
+    image = augment_images(image, image_key) if config.augment else normalise(image)
+    inputs = {"image": image, "caption_ids": batch["text_ids"]}
+    if "mlm" in config.losses:
+        masked, labels = mask_tokens(batch["text_ids"], mask_key, config.mask_id)
+        inputs["mlm_ids"] = masked
+        inputs["mlm_labels"] = jnp.where(batch["valid"][:, None], labels, 0)
+        if config.mask_caption_ids:
+            inputs["caption_ids"] = masked
+    return inputs | {k: batch[k] for k in ("person_id", "image_id", "valid")}
+
+
+def objective(model: Irra, inputs: dict[str, jax.Array], config: Config) -> dict[str, jax.Array]:
+    """Loss terms (names ending in `_loss`, weighted, to be summed) and accuracies.
+
+    inputs: image float [B,H,W,3] normalised; caption_ids, mlm_ids, mlm_labels int [B,L];
+    person_id, image_id int [B]; valid bool [B].
+    """
+    c = config
+    image_tokens = model.image_encoder(inputs["image"])
+    text_tokens = model.text_encoder(inputs["caption_ids"])
+    image = image_tokens[:, 0].astype(jnp.float32)
+    text = end_token(text_tokens, inputs["caption_ids"]).astype(jnp.float32)
+    person_id, valid = inputs["person_id"], inputs["valid"]
+    scale = 1 / c.temperature
+    terms = {}
+    if "sdm" in c.losses:
+        terms["sdm_loss"] = c.sdm_weight * sdm_loss(
+            image,
+            text,
+            person_id,
+            logit_scale=scale,
+            image_id=None if c.image_id_factor is None else inputs["image_id"],
+            factor=c.image_id_factor,
+            valid=valid,
+        )
+    if "itc" in c.losses:
+        if c.learn_temperature:
+            # CLIP's rule: the learned scale never exceeds 100.
+            scale = jnp.exp(jnp.minimum(model.logit_scale[...], math.log(100.0)))
+            terms["logit_scale"] = scale
+        terms["itc_loss"] = c.itc_weight * itc_loss(image, text, logit_scale=scale, valid=valid)
+    if "cmpm" in c.losses:
+        terms["cmpm_loss"] = cmpm_loss(image, text, person_id, valid=valid)
+    if "id" in c.losses:
+        loss, image_accuracy, text_accuracy = identity_loss(
+            model.classifier(image), model.classifier(text), person_id, valid
+        )
+        terms["id_loss"] = c.id_weight * loss
+        terms |= {"image_accuracy": image_accuracy, "text_accuracy": text_accuracy}
+    if "mlm" in c.losses:
+        if not c.mask_caption_ids:  # otherwise the pass above already saw the masked captions
+            text_tokens = model.text_encoder(inputs["mlm_ids"])
+        terms |= mlm_terms(model, text_tokens, image_tokens, inputs["mlm_labels"], c)
+    return terms
+
+
+def mlm_terms(
+    model: Irra, text_tokens: jax.Array, image_tokens: jax.Array, labels: jax.Array, config: Config
+) -> dict[str, jax.Array]:
+    """Masked-word loss and accuracy; the head runs only where labels are.
+
+    About 5 % of the positions have a label and the vocabulary is wide, so the labelled rows are
+    gathered into a buffer of `mlm_rows` of all positions. A batch with more labels (all captions
+    full length and unlucky draws) takes the plain path: the loss is the same either way.
+    """
+    fused = model.fusion(text_tokens, image_tokens)
+    fused, labels = fused.reshape(-1, fused.shape[-1]), labels.reshape(-1)
+    size = max(1, math.ceil(config.mlm_rows * labels.size))
+
+    def plain(fused: jax.Array) -> tuple[jax.Array, jax.Array]:
+        return masked_lm_loss(model.mlm_head(fused), labels)
+
+    def gathered(fused: jax.Array) -> tuple[jax.Array, jax.Array]:
+        rows = jnp.nonzero(labels, size=size, fill_value=labels.size)[0]
+        row_labels = labels.at[rows].get(mode="fill", fill_value=0)
+        row_tokens = fused.at[rows].get(mode="fill", fill_value=0)
+        return masked_lm_loss(model.mlm_head(row_tokens), row_labels)
+
+    loss, accuracy = jax.lax.cond(jnp.sum(labels != 0) <= size, gathered, plain, fused)
+    return {"mlm_loss": config.mlm_weight * loss, "mlm_accuracy": accuracy}

@@ -1,0 +1,1 @@
+"""Image preprocessing on the host, shared by training, evaluation and serving."""

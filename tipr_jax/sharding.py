@@ -1,0 +1,127 @@
+"""Devices and layout: the mesh, the logical axis names, and the one table that maps them.
+
+Modules name the axes of their parameters (EMBED, MLP, ...); `RULES[mode]` maps these names to
+the axes of the mesh ("data", "model"). Data parallel, fully sharded and tensor parallel training
+are three tables, not three code paths. Losses see the global batch as one array.
+"""
+
+import math
+from typing import Any
+
+import jax
+import numpy as np
+from flax import nnx
+from jax.sharding import AxisType, Mesh, NamedSharding
+from jax.sharding import PartitionSpec as P
+
+BATCH = "batch"
+EMBED = "embed"  # the residual width
+MLP = "mlp"  # the hidden width of a feed-forward layer
+HEADS = "heads"
+HEAD_DIM = "head_dim"
+VOCAB = "vocab"  # token vocabulary, identity classes
+
+DATA, MODEL = "data", "model"
+
+RULES: dict[str, dict[str, Any]] = {
+    "data_parallel": {BATCH: (DATA, MODEL)},
+    "fully_sharded": {BATCH: (DATA, MODEL), EMBED: (DATA, MODEL)},
+    "tensor_parallel": {BATCH: DATA, MLP: MODEL, HEADS: MODEL, VOCAB: MODEL},
+}
+
+
+def make_mesh(data: int = -1, model: int = 1) -> Mesh:
+    """A mesh ("data", "model") over all devices; `data=-1` takes what `model` leaves.
+
+    Raises:
+      ValueError: if data * model is not the number of devices.
+    """
+    n = jax.device_count()
+    if data == -1 and n % model == 0:
+        data = n // model
+    if data * model != n:
+        raise ValueError(
+            f"mesh data={data} x model={model} does not cover {n} devices; "
+            f"set --config.mesh.data and --config.mesh.model so that their product is {n}"
+        )
+    return jax.make_mesh((data, model), (DATA, MODEL), axis_types=(AxisType.Auto,) * 2)
+
+
+def named(init: nnx.Initializer, *axes: str | None) -> nnx.Initializer:
+    """Attaches logical axis names to the parameter that `init` creates."""
+    return nnx.with_metadata(init, axes=axes)
+
+
+def mesh_spec(axes: tuple[str | None, ...], shape: tuple[int, ...], mesh: Mesh, rules: dict) -> P:
+    """Mesh axes for logical `axes`; an axis whose size does not divide is left replicated.
+
+    `axes` is padded on the left: layers stacked for a scan have one more leading axis.
+    """
+    axes = (None,) * (len(shape) - len(axes)) + tuple(axes)
+
+    def place(axis: str | None, size: int) -> Any:
+        target = rules.get(axis)
+        names = (target,) if isinstance(target, str) else target or ()
+        return target if names and size % math.prod(mesh.shape[n] for n in names) == 0 else None
+
+    return P(*map(place, axes, shape))
+
+
+def param_shardings(abstract_params: nnx.State, mesh: Mesh, rules: dict) -> dict:
+    """NamedSharding of every parameter, as the nested dict that `TrainState.params` is."""
+
+    def leaf(variable: nnx.Variable) -> NamedSharding:
+        axes = variable.get_metadata().get("axes", ())
+        return NamedSharding(mesh, mesh_spec(axes, variable.shape, mesh, rules))
+
+    is_variable = lambda x: isinstance(x, nnx.Variable)  # noqa: E731
+    return nnx.to_pure_dict(jax.tree.map(leaf, abstract_params, is_leaf=is_variable))
+
+
+def like_params(tree: Any, shardings: dict, mesh: Mesh) -> Any:
+    """Sharding of any tree: a leaf whose path ends like a parameter's takes its sharding.
+
+    This is how optimiser moments find their layout; everything else is replicated.
+    """
+    by_path = {_names(path): s for path, s in jax.tree.leaves_with_path(shardings)}
+
+    def leaf(path: tuple, value: Any) -> NamedSharding:
+        names = _names(path)
+        suffixes = (names[i:] for i in range(len(names)))
+        return next((by_path[s] for s in suffixes if s in by_path and np.ndim(value)), replicated(mesh))
+
+    return jax.tree.map_with_path(leaf, tree)
+
+
+def _names(path: tuple) -> tuple[str, ...]:
+    return tuple(str(getattr(k, "key", getattr(k, "name", getattr(k, "idx", k)))) for k in path)
+
+
+def replicated(mesh: Mesh) -> NamedSharding:
+    return NamedSharding(mesh, P())
+
+
+def batch_sharding(mesh: Mesh, rules: dict) -> NamedSharding:
+    """Sharding of the leading (batch) axis of every array of a batch."""
+    return NamedSharding(mesh, P(rules[BATCH]))
+
+
+def batch_shards(mesh: Mesh, rules: dict) -> int:
+    """Into how many pieces the batch axis is cut."""
+    names = rules[BATCH]
+    return math.prod(mesh.shape[n] for n in ((names,) if isinstance(names, str) else names))
+
+
+def check_batch_size(batch_size: int, mesh: Mesh, rules: dict) -> None:
+    """Raises ValueError if the global batch cannot be cut evenly over the devices."""
+    n = batch_shards(mesh, rules)
+    if batch_size % n:
+        raise ValueError(
+            f"batch_size {batch_size} is not divisible by the {n} devices that share the batch; "
+            f"use --config.data.batch_size={max(n, batch_size // n * n)} or change --config.mesh"
+        )
+
+
+def put_batch(batch: dict[str, np.ndarray], sharding: NamedSharding) -> dict[str, jax.Array]:
+    """Global arrays from this process's rows."""
+    return jax.tree.map(lambda x: jax.make_array_from_process_local_data(sharding, x), batch)
