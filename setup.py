@@ -41,12 +41,14 @@ EXTRAS = {
 setup(
     name="tipr_jax",
     version="0.1.0",
-    description="Text-to-image person retrieval in JAX/Flax: IRRA and its successors, on TPU, GPU and CPU",
+    description="Text-to-image person retrieval in JAX/Flax, on TPU, GPU and CPU",
     long_description=Path(__file__).with_name("README.md").read_text(encoding="utf8"),
     long_description_content_type="text/markdown",
     license="Apache-2.0",
     python_requires=">=3.11",
-    packages=find_packages(include=["tipr_jax", "tipr_jax.*", "data_pipelines", "data_pipelines.*", "configs"]),
+    packages=find_packages(
+        include=["tipr_jax", "tipr_jax.*", "data_pipelines", "data_pipelines.*", "configs"]
+    ),
     package_data={"tipr_jax.text": ["*.txt.gz", "*.LICENSE"], "data_pipelines": ["*/README.md"]},
     install_requires=CORE,
     extras_require=EXTRAS,

@@ -1,1 +1,1 @@
-"""Run configurations: `get_config(variant)` returns plain data; `--config.any.field=value` changes it."""
+"""Run configurations: `get_config(variant)` gives plain data, changed by `--config.field=value`."""

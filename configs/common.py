@@ -12,7 +12,11 @@ def get_config() -> ConfigDict:
     # A directory written by `python -m tipr_jax.convert` or by --mode=export: where training
     # starts from, and what --mode=eval evaluates if --workdir holds no run of its own.
     config.init_from = ""
+    # Overrides of this config for a run in WORKDIR/warm_start that comes first and whose parameters
+    # training starts from; empty: none. For models that start from random weights.
+    config.warm_start = ConfigDict()
     config.dry_run = False  # check the data set, build everything, run nothing
+    config.log_every_steps = 10  # into metrics.jsonl and TensorBoard
 
     config.data = ConfigDict()
     config.data.name = "cuhk_pedes"  # cuhk_pedes | icfg_pedes | rstp_reid
@@ -20,6 +24,7 @@ def get_config() -> ConfigDict:
     config.data.generate = ConfigDict()  # parameters of synth_pedes; empty: use what is there
     config.data.tfds_dir = ""  # read images from this prepared TFDS copy instead of image files
     config.data.cache_mb = 1024  # hold the resized images of a split in memory up to this size
+    config.data.allow_truncated = False  # True (released code): read files that end early
     config.data.image_size = (384, 128)
     config.data.text_length = 77
     config.data.batch_size = 64  # global: 1 and 256 devices see the same batches

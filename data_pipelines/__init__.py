@@ -1,1 +1,1 @@
-"""Data sets: official layouts, samplers and input pipelines; the only place that may import TensorFlow."""
+"""Data sets: layouts, samplers, input pipelines; the only place that may import TensorFlow."""

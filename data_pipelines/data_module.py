@@ -1,5 +1,6 @@
 """What a run reads: the splits of a data set, bound to a tokenizer and the shapes of a config."""
 
+import logging
 import os
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -9,6 +10,8 @@ import jax
 from data_pipelines import pipeline
 from data_pipelines.annotations import load_dataset
 from tipr_jax.batch import Batch
+
+log = logging.getLogger("tipr_jax")
 
 
 class DataModule:
@@ -29,7 +32,12 @@ class DataModule:
     def _generate(self) -> None:
         from data_pipelines.synth_pedes.generate import generate
 
-        generate(self.root, self.cfg.name, **self.cfg.generate.to_dict())
+        try:
+            generate(self.root, self.cfg.name, **self.cfg.generate.to_dict())
+        except (
+            FileExistsError
+        ) as existing:  # another data set, or one of the user's: never replaced
+            log.info("reading the data that is there: %s", existing)
 
     @property
     def steps_per_epoch(self) -> int:

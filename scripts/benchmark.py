@@ -23,7 +23,7 @@ import jax
 import numpy as np
 
 from configs import irra as irra_config
-from tipr_jax import experiment, optim, trainer
+from tipr_jax import experiment, trainer
 from tipr_jax.batch import synthetic_batch
 from tipr_jax.evaluator import Evaluator
 from tipr_jax.sharding import put_batch
@@ -53,9 +53,7 @@ def make_batch(exp: experiment.Experiment) -> dict[str, np.ndarray]:
 
 
 def train_step_call(exp: experiment.Experiment) -> Call:
-    config = exp.config
-    abstract_params = jax.eval_shape(exp.init, exp.keys[0])
-    optimizer, _ = optim.make_optimizer(config.optimizer, config.schedule, abstract_params, 1000)
+    optimizer, _ = experiment.make_optimizer(exp, steps_per_epoch=1000)
     abstract = experiment.abstract_state(exp, optimizer)
     step = trainer.jit_train_step(exp, optimizer, abstract)
     state = create_state(experiment.initial_params(exp), optimizer)
@@ -186,7 +184,9 @@ def main() -> None:
 
     device = jax.devices()[0]
     print(f"{device.device_kind} ({device.platform} x {jax.device_count()}), jax {jax.__version__}")
-    print(f"{'':16}{'model':>12}{'rows':>7}{'ms':>10}{'rows/s':>10}{'torch ms':>10}{'vs torch':>10}")
+    print(
+        f"{'':16}{'model':>12}{'rows':>7}{'ms':>10}{'rows/s':>10}{'torch ms':>10}{'vs torch':>10}"
+    )
     rows = []
     for name, (call, count) in calls.items():
         r = row(name, args.model, count, measure(call, twins.get(name), args.rounds))

@@ -48,4 +48,5 @@ def tiny_config(tiny_root):
     config.data.batch_size = config.eval.batch_size = 16
     config.model.losses = ("sdm", "id", "itc")
     config.schedule.num_epochs = 2
+    config.log_every_steps = 1
     return config

@@ -8,7 +8,13 @@ from jax.sharding import NamedSharding
 from jax.sharding import PartitionSpec as P
 
 from tipr_jax import sharding
-from tipr_jax.checkpoints import Checkpoints, load_params, load_run_params, save_params
+from tipr_jax.checkpoints import (
+    Checkpoints,
+    load_params,
+    load_run_params,
+    model_fields,
+    save_params,
+)
 from tipr_jax.train_state import TrainState
 
 
@@ -19,9 +25,7 @@ def make_state(value: float = 1.0) -> TrainState:
 
 def abstract(state, place=None):
     place = place or (lambda x: jax.sharding.SingleDeviceSharding(jax.devices()[0]))
-    return jax.tree.map(
-        lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=place(x)), state
-    )
+    return jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=place(x)), state)
 
 
 def test_keeps_the_newest_and_the_earliest_best(tmp_path):
@@ -93,10 +97,10 @@ def test_no_checkpoint(tmp_path):
 
 def test_params_round_trip_and_refuse_to_overwrite(tmp_path):
     params = {"a": {"b": np.arange(6.0, dtype=np.float32).reshape(2, 3)}}
-    save_params(tmp_path / "x", params, {"method": "irra"})
-    loaded, config = load_params(tmp_path / "x")
+    save_params(tmp_path / "x", params, {"method": "irra", "model": {"sizes": (3, 4)}})
+    step, loaded = load_params(tmp_path / "x")
     np.testing.assert_array_equal(loaded["a"]["b"], params["a"]["b"])
-    assert config == {"method": "irra"}
+    assert step == 0 and model_fields(tmp_path / "x") == ("irra", {"sizes": (3, 4)})
     with pytest.raises(ValueError, match="not empty"):
         save_params(tmp_path / "x", params, {})
     with pytest.raises(ValueError, match="tipr_jax.convert"):

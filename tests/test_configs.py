@@ -4,7 +4,7 @@ import jax
 import pytest
 
 from configs import irra
-from tipr_jax import experiment, optim
+from tipr_jax import experiment
 from tipr_jax.train_state import count_parameters
 
 
@@ -13,7 +13,7 @@ def test_variant_builds(variant):
     config = irra.get_config(variant)
     exp = experiment.build(config)
     params = jax.eval_shape(exp.init, exp.keys[0])
-    optim.make_optimizer(config.optimizer, config.schedule, params, steps_per_epoch=10)
+    experiment.make_optimizer(exp, steps_per_epoch=10)
     assert count_parameters(params) > 0
 
 

@@ -82,7 +82,7 @@ class Checkpoints:
         """Renames a damaged step, so that the run can save that step again."""
         damaged = self.directory / str(step)
         target = self.directory / f"unreadable_{step}"
-        log.warning("skipping unreadable checkpoint %s (kept as %s): %s", damaged, target.name, reason)
+        log.warning("unreadable checkpoint %s (kept as %s): %s", damaged, target.name, reason)
         shutil.rmtree(target, ignore_errors=True)
         damaged.rename(target)
         self._manager.reload()
@@ -140,19 +140,47 @@ def save_params(directory: str | Path, params: Any, config: dict) -> None:
     (directory / CONFIG_FILE).write_text(json.dumps(config, indent=2) + "\n")
 
 
-def load_params(directory: str | Path) -> tuple[Any, dict]:
-    """(nested dict of numpy arrays, model config) of a directory that `save_params` wrote.
+def load_params(directory: str | Path) -> tuple[int, Any]:
+    """(step, nested dict of numpy arrays) of a run (its best checkpoint) or a model directory.
 
     Raises:
-      ValueError: if `directory` is not such a directory.
+      ValueError: if `directory` is neither.
     """
     directory = Path(directory).absolute()
-    if not (directory / PARAMS_DIR).is_dir() or not (directory / CONFIG_FILE).is_file():
+    if is_run(directory):
+        return load_run_params(directory)
+    if not (directory / PARAMS_DIR).is_dir():
         raise ValueError(
-            f"{directory} is not a converted checkpoint (expected {PARAMS_DIR}/ and {CONFIG_FILE} "
-            "in it); make one with `python -m tipr_jax.convert`"
+            f"{directory} is neither a run nor a converted checkpoint (no checkpoints/ and no "
+            f"{PARAMS_DIR}/ in it); make one with `python -m tipr_jax.convert` or by training"
         )
-    return _restore_numpy(directory / PARAMS_DIR), json.loads((directory / CONFIG_FILE).read_text())
+    return 0, _restore_numpy(directory / PARAMS_DIR)
+
+
+def is_run(directory: str | Path) -> bool:
+    """True if `directory` holds checkpoints of a training run."""
+    checkpoints = Path(directory) / "checkpoints"
+    return checkpoints.is_dir() and any(checkpoints.iterdir())
+
+
+def model_fields(directory: str | Path) -> tuple[str, dict]:
+    """(method, fields of its model Config) that a run or a model directory was made with.
+
+    Raises:
+      ValueError: if `directory` is neither.
+    """
+    path = Path(directory) / CONFIG_FILE
+    if not path.is_file():
+        raise ValueError(
+            f"{directory} is neither a run nor a converted checkpoint (no {CONFIG_FILE} in it); "
+            "make one with `python -m tipr_jax.convert` or by training"
+        )
+    config = json.loads(path.read_text())
+    fields = config["model"]
+    if "data" in config:
+        fields |= {key: config["data"][key] for key in ("image_size", "text_length")}
+    # JSON has no tuples; a Config is hashable only with them.
+    return config["method"], {k: tuple(v) if isinstance(v, list) else v for k, v in fields.items()}
 
 
 def load_run_params(workdir: str | Path, step: int | None = None) -> tuple[int, Any]:
@@ -167,7 +195,9 @@ def load_run_params(workdir: str | Path, step: int | None = None) -> tuple[int, 
         if step is None:
             step = checkpoints.latest_step()
         if step is None:
-            raise ValueError(f"no checkpoint in {checkpoints.directory}; train first or check --workdir")
+            raise ValueError(
+                f"no checkpoint in {checkpoints.directory}; train first, or check --workdir"
+            )
         return step, _restore_numpy(checkpoints.directory / str(step) / "default")["params"]
 
 

@@ -77,7 +77,7 @@ def forward(
     # Written beside the target and renamed, so that an interrupted run leaves no half directory.
     partial = output.with_name(f".{output.name}.partial-{os.getpid()}")
     try:
-        save_params(partial, params, config)
+        save_params(partial, params, {"method": "irra", "model": config})
         if output.exists():
             output.rmdir()
         partial.rename(output)
@@ -90,13 +90,9 @@ def forward(
 
 def reverse(source: Path, output: Path) -> str:
     """Writes a converted directory, or a run's best checkpoint, with the official IRRA names."""
-    from tipr_jax.checkpoints import load_params, load_run_params
+    from tipr_jax.checkpoints import load_params
 
-    if (source / "checkpoints").is_dir():
-        params = load_run_params(source)[1]
-    else:
-        params = load_params(source)[0]
-    state_dict = irra.to_torch(params)
+    state_dict = irra.to_torch(load_params(source)[1])
     files.write_state_dict(output, state_dict)
     return summary(source, output, state_dict)
 
@@ -148,7 +144,7 @@ def main(argv: Sequence[str] | None = None) -> None:
             print(reverse(args.input, args.output))
         else:
             print(forward(args.method, args.input, args.output, args.image_size, args.stride))
-    except (ValueError, FileNotFoundError) as error:
+    except (ValueError, OSError) as error:
         sys.exit(f"error: {error}")
 
 

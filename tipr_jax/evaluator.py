@@ -9,7 +9,8 @@ from flax import nnx
 from tqdm import tqdm
 
 from tipr_jax.experiment import Experiment
-from tipr_jax.metrics.retrieval import retrieval_metrics
+from tipr_jax.metrics.retrieval import embedding_ranks, retrieval_metrics
+from tipr_jax.report import RetrievalSheet
 from tipr_jax.sharding import put_batch
 
 
@@ -41,7 +42,7 @@ class Evaluator:
         )
 
     def _run(self, encode: Callable, params: Any, batches: Iterable, key: str, n: int, what: str):
-        bar = tqdm(total=n, desc=what, unit=key.split("_")[0], leave=False, delay=2)
+        bar = tqdm(total=n, desc=what, unit=key.split("_")[0], leave=False, disable=None)
         rows = []
         with bar:
             for batch in batches:
@@ -83,4 +84,31 @@ def rank(features: SplitFeatures, annotations: Any) -> dict[str, dict[str, float
     return {
         "t2i": retrieval_metrics(features.text, features.image, text, image),
         "i2t": retrieval_metrics(features.image, features.text, image, text),
+    }
+
+
+def example_sheets(
+    features: SplitFeatures, annotations: Any, count: int = 4
+) -> dict[str, list[RetrievalSheet]]:
+    """Rankings worth a look: `count` queries drawn at random and the `count` worst failures."""
+    image, text = (x / np.linalg.norm(x, axis=1, keepdims=True) for x in features)
+    person = annotations.caption_person_id
+    ranks = embedding_ranks(text, image, person, annotations.image_person_id).best_rank()
+
+    def sheet(query: int) -> RetrievalSheet:
+        scores = image @ text[query]
+        top = np.argsort(-scores, kind="stable")[:10]
+        right = annotations.image_person_id[top] == person[query]
+        paths = [annotations.image_path[i] for i in top]
+        return RetrievalSheet(
+            query=annotations.caption[query],
+            query_image_path=annotations.image_path[annotations.caption_image_id[query]],
+            ranked=list(zip(paths, scores[top].tolist(), right.tolist(), strict=True)),
+        )
+
+    drawn = np.random.default_rng(0).permutation(len(ranks))[:count]
+    worst = np.argsort(-ranks, kind="stable")[:count]
+    return {
+        "Queries drawn at random": [sheet(q) for q in drawn],
+        "Worst failures": [sheet(q) for q in worst],
     }

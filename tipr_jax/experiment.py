@@ -16,12 +16,27 @@ from flax import nnx
 from jax.sharding import Mesh, NamedSharding
 from ml_collections import ConfigDict
 
-from tipr_jax import checkpoints, sharding
+from tipr_jax import checkpoints, optim, sharding
 from tipr_jax.models import MODELS, Method
 from tipr_jax.precision import policy
 from tipr_jax.train_state import TrainState, create_state, define_model
 
 log = logging.getLogger("tipr_jax")
+
+# The fields of a model config that its parameters determine.
+SIZES = {
+    "image_size",
+    "text_length",
+    "patch",
+    "stride",
+    "vision_width",
+    "vision_depth",
+    "text_width",
+    "text_depth",
+    "vocab_size",
+    "embed_dim",
+    "fusion_depth",
+}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -82,12 +97,26 @@ def build(config: ConfigDict, **model_fields: Any) -> Experiment:
     )
 
 
+def make_optimizer(
+    exp: Experiment, steps_per_epoch: int
+) -> tuple[optax.GradientTransformation, np.ndarray]:
+    """The config's optimiser for this model, and its learning rates [epochs, groups]."""
+    config = exp.config
+    heads = define_model(exp.method, exp.model_config.complete(), policy(config.precision))[2]
+    params, complete = (jax.eval_shape(init, exp.keys[0]) for init in (exp.init, heads))
+    return optim.make_optimizer(
+        config.optimizer, config.schedule, params, steps_per_epoch, complete
+    )
+
+
 def make_model_config(method: Method, config: ConfigDict, model_fields: dict) -> Any:
     """The method's frozen Config from `config.model` and the data's shapes."""
     fields = config.model.to_dict() | model_fields
     known = {f.name for f in dataclasses.fields(method.config)}
     if unknown := sorted(set(fields) - known):
-        raise ValueError(f"config.model has unknown fields {unknown}; {config.method} knows {sorted(known)}")
+        raise ValueError(
+            f"config.model has unknown fields {unknown}; {config.method} knows {sorted(known)}"
+        )
     return method.config(
         image_size=tuple(config.data.image_size), text_length=config.data.text_length, **fields
     )
@@ -97,7 +126,7 @@ def initial_params(exp: Experiment) -> Any:
     """Fresh parameters, with those of `config.init_from` put in their places."""
     params = jax.jit(exp.init, out_shardings=exp.param_shardings)(exp.keys[0])
     if exp.config.init_from:
-        loaded, _ = checkpoints.load_params(exp.config.init_from)
+        _, loaded = checkpoints.load_params(exp.config.init_from)
         params = overlay(params, loaded, exp.config.init_from)
     return params
 
@@ -110,53 +139,70 @@ def trained_towers(exp: Experiment, workdir: Path) -> tuple[int, Any]:
     Raises:
       ValueError: neither exists, or the parameters do not fit the model.
     """
-    if has_checkpoints(workdir):
-        source, (step, loaded) = str(workdir), checkpoints.load_run_params(workdir)
-    elif exp.config.init_from:
-        source, step = exp.config.init_from, 0
-        loaded, _ = checkpoints.load_params(source)
-    else:
+    source = workdir if checkpoints.is_run(workdir) else exp.config.init_from
+    if not source:
         raise ValueError(
             f"nothing to evaluate: {workdir} has no checkpoints and --config.init_from is empty; "
             "train first, or pass a directory made by `python -m tipr_jax.convert`"
         )
+    step, loaded = checkpoints.load_params(source)
     params = jax.jit(exp.init, out_shardings=exp.param_shardings)(exp.keys[0])
     if missing := sorted(set(params) - set(loaded)):
         raise ValueError(f"{source} lacks {missing}; it has {sorted(loaded)}")
-    return step, overlay(params, {k: loaded[k] for k in params}, source)
+    return step, overlay(params, {k: loaded[k] for k in params}, str(source))
 
 
-def has_checkpoints(workdir: Path) -> bool:
-    return (workdir / "checkpoints").is_dir() and any((workdir / "checkpoints").iterdir())
+def adopt_model(config: ConfigDict, workdir: Path) -> ConfigDict:
+    """`config` with the model sizes of what it will load: a run's checkpoint or `init_from`.
+
+    So a converted ViT-L/14 needs no size flags. Losses and their weights stay the config's.
+    """
+    source = workdir if checkpoints.is_run(workdir) else config.init_from
+    if not source:
+        return config
+    method, fields = checkpoints.model_fields(source)
+    if method != config.method:
+        raise ValueError(
+            f"{source} is a checkpoint of {method!r}, the config is for {config.method!r}"
+        )
+    config = config.copy_and_resolve_references()
+    changed = []
+    for section in (config.data, config.model):
+        for name in sorted(set(section) & set(fields) & SIZES):
+            if section[name] != fields[name]:
+                changed.append(f"{name} {section[name]} -> {fields[name]}")
+                section[name] = fields[name]
+    if changed:
+        log.info("sizes taken from %s: %s", source, ", ".join(changed))
+    return config
 
 
 def overlay(params: Any, loaded: Any, source: str) -> Any:
     """`params` with the values of `loaded`, keeping placement.
 
-    Parameters that `loaded` lacks stay fresh and are logged, as is a classifier of another number
-    of identities (it belongs to its data set).
+    Modules that only one side has (training heads) are logged and stay as they are, and so is a
+    classifier of another number of identities, which belongs to its data set.
 
     Raises:
-      ValueError: for a parameter of another shape, or one that the model does not have.
+      ValueError: for a parameter of a shared module that is missing or has another shape.
     """
-    flat = _flatten(params)
-    given = _flatten(loaded)
-    own_classes = {
-        k for k in given if k.startswith("classifier/") and k in flat and given[k].shape != flat[k].shape
-    }
-    given = {k: v for k, v in given.items() if k not in own_classes}
+    loaded = {k: v for k, v in loaded.items() if k in params}
+    if "classifier" in loaded and not _same_shapes(loaded["classifier"], params["classifier"]):
+        del loaded["classifier"]
+    given, wanted = _flatten(loaded), _flatten({k: params[k] for k in loaded})
+    shape = lambda tree, k: list(tree[k].shape) if k in tree else "nothing"  # noqa: E731
     wrong = [
-        f"{k}: {list(v.shape)} given, {list(flat[k].shape) if k in flat else 'nothing'} expected"
-        for k, v in given.items()
-        if k not in flat or flat[k].shape != v.shape
+        f"{k}: {shape(given, k)} given, {shape(wanted, k)} expected"
+        for k in sorted(given | wanted)
+        if shape(given, k) != shape(wanted, k)
     ]
     if wrong:
         raise ValueError(
-            f"init_from {source} does not fit the model, {len(wrong)} parameters differ "
+            f"{source} does not fit the model, {len(wrong)} parameters differ "
             f"({'; '.join(wrong[:3])}); set config.model and config.data.image_size to its sizes"
         )
-    if fresh := sorted({k.split("/")[0] for k in flat if k not in given}):
-        log.info("parameters from %s; freshly initialised: %s", source, ", ".join(fresh))
+    fresh = sorted(set(params) - set(loaded))
+    log.info("parameters from %s; fresh: %s", source, ", ".join(fresh) or "none")
 
     def pick(path: tuple, value: jax.Array) -> jax.Array:
         name = "/".join(k.key for k in path)
@@ -165,6 +211,12 @@ def overlay(params: Any, loaded: Any, source: str) -> Any:
         return jax.device_put(np.asarray(given[name], value.dtype), value.sharding)
 
     return jax.tree.map_with_path(pick, params)
+
+
+def _same_shapes(a: Any, b: Any) -> bool:
+    return {k: v.shape for k, v in _flatten(a).items()} == {
+        k: v.shape for k, v in _flatten(b).items()
+    }
 
 
 def _flatten(params: Any) -> dict[str, Any]:
@@ -187,6 +239,7 @@ def config_hash(config: ConfigDict) -> str:
 
 def save_config(config: ConfigDict, workdir: Path) -> None:
     """Writes `config.json`; says which fields differ from the one that a resumed run had."""
+    workdir.mkdir(parents=True, exist_ok=True)
     path = workdir / "config.json"
     new = json.loads(json.dumps(config.to_dict()))
     if path.exists():
@@ -205,5 +258,7 @@ def save_config(config: ConfigDict, workdir: Path) -> None:
 def _leaves(tree: dict, prefix: str = "") -> dict[str, Any]:
     out = {}
     for key, value in tree.items():
-        out |= _leaves(value, f"{prefix}{key}.") if isinstance(value, dict) else {prefix + key: value}
+        out |= (
+            _leaves(value, f"{prefix}{key}.") if isinstance(value, dict) else {prefix + key: value}
+        )
     return out

@@ -6,7 +6,6 @@ A model directory holds `params/` (Orbax) and `config.json` with the method and 
 
 import dataclasses
 import functools
-import json
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -77,7 +76,7 @@ def _in_chunks(encode: Callable, prepare: Callable, items: Sequence, unit: str) 
     if not len(items):
         raise ValueError(f"no {unit}s to embed")
     out = []
-    for start in tqdm(range(0, len(items), CHUNK), desc=f"embed {unit}s", leave=False, delay=2):
+    for start in tqdm(range(0, len(items), CHUNK), desc=f"embed {unit}s", leave=False, disable=None):
         rows = prepare(items[start : start + CHUNK])
         padded = np.concatenate([rows, np.zeros((CHUNK - len(rows), *rows.shape[1:]), rows.dtype)])
         out.append(np.asarray(encode(padded))[: len(rows)])
@@ -91,29 +90,17 @@ def load(directory: str | Path) -> TrainedModel:
     Raises:
       ValueError: if `directory` is neither.
     """
-    directory = Path(directory)
-    if (directory / "checkpoints").is_dir():
-        method, model_config, _, params = load_run(directory)
-    else:
-        params, saved = checkpoints.load_params(directory)
-        method, model_config = saved["method"], model_config_from(saved["method"], saved["model"])
+    method, model_config, _, params = _read(Path(directory))
     return TrainedModel(method, model_config, params)
 
 
-def load_run(workdir: Path) -> tuple[str, Any, int, Any]:
-    """(method, model config, step, parameters) of a run's best checkpoint."""
-    config = json.loads((workdir / "config.json").read_text())
-    step, params = checkpoints.load_run_params(workdir)
-    fields = config["model"] | {k: config["data"][k] for k in ("image_size", "text_length")}
+def _read(directory: Path) -> tuple[str, Any, int, Any]:
+    """(method, model config, step, parameters) of a run or model directory."""
+    method, fields = checkpoints.model_fields(directory)
+    step, params = checkpoints.load_params(directory)
     if "classifier" in params:
         fields["num_persons"] = params["classifier"]["bias"].shape[0]
-    return config["method"], model_config_from(config["method"], fields), step, params
-
-
-def model_config_from(method: str, fields: dict) -> Any:
-    """The method's Config from JSON, where tuples have become lists."""
-    tuples = {k: tuple(v) if isinstance(v, list) else v for k, v in fields.items()}
-    return MODELS[method].config(**tuples)
+    return method, MODELS[method].config(**fields), step, params
 
 
 def export_run(workdir: str | Path, output: str | Path) -> int:
@@ -122,7 +109,9 @@ def export_run(workdir: str | Path, output: str | Path) -> int:
     Raises:
       ValueError: no checkpoint in `workdir`, or `output` is not empty.
     """
-    method, model_config, step, params = load_run(Path(workdir))
+    if not checkpoints.is_run(workdir):
+        raise ValueError(f"{workdir} has no checkpoints to export; train first")
+    method, model_config, step, params = _read(Path(workdir))
     config = {"method": method, "model": dataclasses.asdict(model_config), "step": step}
     checkpoints.save_params(output, params, config)
     return step

@@ -35,7 +35,7 @@ def main(argv: list[str]) -> None:
     setup_process()
     try:
         run(config, workdir, _MODE.value)
-    except (ValueError, FileNotFoundError) as error:
+    except (ValueError, OSError) as error:
         if flags.FLAGS.verbosity > 0:
             raise
         lines = str(error).splitlines() or [type(error).__name__]
@@ -43,7 +43,7 @@ def main(argv: list[str]) -> None:
 
 
 def setup_process() -> None:
-    """Logging, the compilation cache, and one process per host where a cluster is detected."""
+    """Logging and the compilation cache."""
     import jax
 
     logging.basicConfig(format="%(message)s", level=logging.INFO, force=True)
@@ -55,7 +55,7 @@ def setup_process() -> None:
 
 
 def run(config: Any, workdir: Path, mode: str) -> None:
-    """Runs one mode; raises ValueError or FileNotFoundError with a one-line message."""
+    """Runs one mode; raises ValueError or OSError with a one-line message."""
     if config.dry_run:
         return dry_run(config)
     modes = {"train": train, "eval": evaluate, "embed": embed, "export": export}
@@ -64,11 +64,14 @@ def run(config: Any, workdir: Path, mode: str) -> None:
 
 def train(config: Any, workdir: Path) -> None:
     """Trains or continues, then shows the selected checkpoint: table, results.json, report.html."""
-    from tipr_jax import experiment, results, trainer
+    from tipr_jax import checkpoints, experiment, results, trainer
 
+    if not checkpoints.is_run(workdir):  # a resumed run keeps its config's sizes
+        config = experiment.adopt_model(config, workdir)
+    if config.warm_start:
+        config = warm_start(config, workdir)
     data = open_data(config)
     exp = experiment.build(config, num_persons=data.splits["train"].num_persons)
-    workdir.mkdir(parents=True, exist_ok=True)
     experiment.save_config(config, workdir)
     trainer.train(exp, data, workdir)
     summary = results.write_results(workdir, config)
@@ -77,21 +80,38 @@ def train(config: Any, workdir: Path) -> None:
     print(f"report: {workdir / 'report.html'}")
 
 
+def warm_start(config: Any, workdir: Path) -> Any:
+    """Runs the config with its `warm_start` changes first; the config that starts from there."""
+    from tipr_jax import checkpoints, experiment, trainer
+
+    first = config.copy_and_resolve_references()
+    first.update(config.warm_start)
+    if not checkpoints.is_run(workdir):
+        data = open_data(first)
+        exp = experiment.build(first, num_persons=data.splits["train"].num_persons)
+        experiment.save_config(first, workdir / "warm_start")
+        trainer.train(exp, data, workdir / "warm_start")
+    config = config.copy_and_resolve_references()
+    config.init_from = str(workdir / "warm_start")
+    return config
+
+
 def evaluate(config: Any, workdir: Path) -> None:
     """Ranks the evaluation splits with a run's best checkpoint, or with --config.init_from.
 
     Writes results.json, except into a run's workdir: there it keeps the run's selections.
     """
-    from tipr_jax import experiment, results
+    from tipr_jax import checkpoints, experiment, results
     from tipr_jax.evaluator import Evaluator
 
+    config = experiment.adopt_model(config, workdir)
     data = open_data(config)
     exp = experiment.build(config, losses=())
     step, params = experiment.trained_towers(exp, workdir)
     evaluator = Evaluator(exp, data)
     scores = {s: evaluator.metrics(params, s) for s in data.evaluation_splits(config.eval.splits)}
     summary = results.summarise([(step, scores)], config, selected_on="given")
-    if not experiment.has_checkpoints(workdir):
+    if not checkpoints.is_run(workdir):
         results.save(workdir, summary)
     print(results.table(summary))
 
@@ -103,6 +123,7 @@ def embed(config: Any, workdir: Path) -> None:
     from tipr_jax import experiment
     from tipr_jax.evaluator import Evaluator
 
+    config = experiment.adopt_model(config, workdir)
     data = open_data(config)
     exp = experiment.build(config, losses=())
     _, params = experiment.trained_towers(exp, workdir)
@@ -151,12 +172,12 @@ def dry_run(config: Any) -> None:
 def write_report(config: Any, workdir: Path, data: Any, split: str) -> None:
     """report.html with retrieval sheets of `split` from the run's best checkpoint."""
     from tipr_jax import experiment, report
-    from tipr_jax.evaluator import Evaluator
+    from tipr_jax.evaluator import Evaluator, example_sheets
 
     exp = experiment.build(config, losses=())
     _, params = experiment.trained_towers(exp, workdir)
     features = Evaluator(exp, data).features(params, split)
-    report.write_report(workdir, report.make_sheets(features, data.splits[split]))
+    report.write_report(workdir, sheets=example_sheets(features, data.splits[split]))
 
 
 def open_data(config: Any) -> Any:

@@ -27,25 +27,30 @@ def path_name(path: tuple) -> str:
     return "/".join(str(getattr(k, "key", k)) for k in path)
 
 
-def parameter_groups(params: Any, table: tuple) -> Groups:
+def parameter_groups(params: Any, table: tuple, complete: Any = None) -> Groups:
     """Assigns every parameter to the first row of `table` whose pattern matches.
+
+    `complete` is the tree of the same model with all optional heads: a pattern for a head that
+    this run's losses do not need is no mistake.
 
     Raises:
       ValueError: if a pattern decides no parameter (a typo) or a parameter matches no pattern.
     """
-    used: set[int] = set()
 
-    def row_of(path: tuple, _) -> int:
+    def row_of(path: tuple, _: Any) -> int:
         name = path_name(path)
         for i, (pattern, *_) in enumerate(table):
             if re.search(pattern, name):
-                used.add(i)
                 return i
-        raise ValueError(f"parameter {name} matches no pattern of optimizer.groups; add ('.*', 1.0, True)")
+        raise ValueError(
+            f"parameter {name} matches no pattern of optimizer.groups; add ('.*', 1.0, True)"
+        )
 
     rows = jax.tree.map_with_path(row_of, params)
+    everything = params if complete is None else complete
+    used = set(jax.tree.leaves(jax.tree.map_with_path(row_of, everything)))
     if idle := [table[i][0] for i in range(len(table)) if i not in used]:
-        names = sorted({path_name(p).split("/")[0] for p, _ in jax.tree.leaves_with_path(params)})
+        names = sorted(everything)
         raise ValueError(
             f"optimizer.groups patterns {idle} match no parameter that an earlier pattern left; "
             f"top-level parameters are {names}"
@@ -92,7 +97,8 @@ def learning_rate_table(cfg: Any, base: float, multipliers: tuple[float, ...]) -
     """
     if cfg.num_epochs <= cfg.warmup_epochs:
         raise ValueError(
-            f"schedule.num_epochs {cfg.num_epochs} must exceed schedule.warmup_epochs {cfg.warmup_epochs}"
+            f"schedule.num_epochs {cfg.num_epochs} must exceed "
+            f"schedule.warmup_epochs {cfg.warmup_epochs}"
         )
     rows = ([learning_rate(cfg, e, base * m) for m in multipliers] for e in range(cfg.num_epochs))
     return np.asarray(list(rows), np.float64)
@@ -120,16 +126,17 @@ def scale_by_rate_table(
 
 
 def make_optimizer(
-    cfg: Any, schedule: Any, params: Any, steps_per_epoch: int
+    cfg: Any, schedule: Any, params: Any, steps_per_epoch: int, complete: Any = None
 ) -> tuple[optax.GradientTransformation, np.ndarray]:
-    """The optimiser of `cfg` and its learning-rate table.
+    """The optimiser of `cfg` and its learning-rate table; `complete` as in `parameter_groups`.
 
-    cfg: name ("adam" | "adamw" | "sgd"), learning_rate, weight_decay, b1, b2, eps, momentum, groups.
+    cfg: name ("adam" | "adamw" | "sgd"), learning_rate, weight_decay, b1, b2, eps, momentum,
+      groups.
 
     Raises:
       ValueError: for an unknown name, or a group table that does not fit `params`.
     """
-    groups = parameter_groups(params, tuple(cfg.groups))
+    groups = parameter_groups(params, tuple(cfg.groups), complete)
     table = learning_rate_table(schedule, cfg.learning_rate, groups.multipliers)
     decay = optax.add_decayed_weights(cfg.weight_decay, groups.decay)
     adam = optax.scale_by_adam(b1=cfg.b1, b2=cfg.b2, eps=cfg.eps)

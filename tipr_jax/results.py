@@ -42,35 +42,44 @@ def select(evaluations: list[tuple[int, Scores]], split: str) -> tuple[int, Scor
     return max(evaluations, key=lambda e: (e[1][split]["t2i"]["R1"], -e[0]))
 
 
-def summarise(evaluations: list[tuple[int, Scores]], config: Any, selected_on: str) -> dict:
+def summarise(
+    evaluations: list[tuple[int, Scores]],
+    config: Any,
+    selected_on: str,
+    untrained: tuple[int, Scores] | None = None,
+) -> dict:
     """What `results.json` holds.
 
     `split`, `step`, `selected_on`, `t2i`, `i2t` and `config_hash` describe the test split (the
-    first split, where there is no test) at the evaluation with the best rank-1 on `selected_on`;
-    `selections` lists what each split would have selected, and the last evaluation; `untrained`
-    is the evaluation before the first step.
+    first split, where there is no test) at the evaluation with the best rank-1 on `selected_on`.
+    `others` has the same numbers for random weights, for the weights training started from, for
+    what each split would have selected, and for the last epoch, as far as they are known.
     """
     trained = [e for e in evaluations if e[0] > 0] or evaluations
     splits = list(trained[-1][1])
     report_on = "test" if "test" in splits else splits[0]
 
-    def block(evaluation: tuple[int, Scores], selected_on: str) -> dict:
+    def block(evaluation: tuple[int, Scores]) -> dict:
         step, scores = evaluation
-        return {"split": report_on, "step": step, "selected_on": selected_on} | scores[report_on]
+        return {"split": report_on, "step": step} | scores[report_on]
 
     chosen = select(trained, selected_on) if selected_on in splits else trained[-1]
-    summary = block(chosen, selected_on) | {"config_hash": config_hash(config)}
-    if len(evaluations) > 1:
-        summary["selections"] = [block(select(trained, s), s) for s in splits]
-        summary["selections"].append(block(trained[-1], "last epoch"))
-    if trained is not evaluations and evaluations[0][0] == 0:
-        summary["untrained"] = block(evaluations[0], "untrained")
-    return summary
+    summary = block(chosen) | {"selected_on": selected_on, "config_hash": config_hash(config)}
+    others = {}
+    if untrained:
+        others["untrained"] = block(untrained)
+    if trained is not evaluations:
+        others["start" if config.init_from else "untrained"] = block(evaluations[0])
+        others |= {f"best on {s}": block(select(trained, s)) for s in splits}
+        others["last epoch"] = block(trained[-1])
+    return summary | {"others": others}
 
 
 def write_results(workdir: str | Path, config: Any) -> dict:
-    """Summarises a run's evaluations into its `results.json`."""
-    summary = summarise(read_evaluations(workdir), config, config.eval.select_on)
+    """Summarises a run's evaluations, and its warm start's first, into its `results.json`."""
+    warm_start = Path(workdir) / "warm_start"
+    untrained = read_evaluations(warm_start)[0] if warm_start.is_dir() else None
+    summary = summarise(read_evaluations(workdir), config, config.eval.select_on, untrained)
     save(workdir, summary)
     return summary
 
@@ -82,19 +91,21 @@ def save(workdir: str | Path, summary: dict) -> None:
 
 
 def table(summary: dict) -> str:
-    """A text table of a summary: one row per selection, both directions."""
+    """A text table of a summary: one row per set of weights, both directions, in percent."""
     metrics = list(summary["t2i"])
-    rows = [summary] if "selections" not in summary else summary["selections"]
-    rows = [summary["untrained"], *rows] if "untrained" in summary else rows
-    lines = [f"{'':24}{'text to image':^{8 * len(metrics)}}   {'image to text':^{8 * len(metrics)}}"]
+    width = 8 * len(metrics)
     head = "".join(f"{m:>8}" for m in metrics)
-    lines.append(f"{summary['split'] + ' split':24}{head}   {head}")
-    for row in rows:
-        names = {"untrained": "untrained", "last epoch": "last epoch", "given": "given weights"}
-        name = names.get(row["selected_on"], f"best {row['selected_on']} rank-1")
+    lines = [
+        f"{'':26}{'text to image':^{width}}   {'image to text':^{width}}",
+        f"{summary['split'] + ' split, percent':26}{head}   {head}",
+    ]
+    rows = summary["others"] or {"given weights": summary}
+    for name, row in rows.items():
         label = f"{name} (step {row['step']})"
         values = ["".join(f"{row[d][m]:8.2f}" for m in metrics) for d in ("t2i", "i2t")]
-        lines.append(f"{label:24}{values[0]}   {values[1]}")
+        lines.append(f"{label:26}{values[0]}   {values[1]}")
     if summary["selected_on"] == "test":
-        lines.append("selected on the test split, as the papers do; use eval.select_on=val for new work")
+        lines.append(
+            "The epoch is selected on test, as in the papers; new work: eval.select_on=val"
+        )
     return "\n".join(lines)

@@ -87,8 +87,8 @@ def like_params(tree: Any, shardings: dict, mesh: Mesh) -> Any:
 
     def leaf(path: tuple, value: Any) -> NamedSharding:
         names = _names(path)
-        suffixes = (names[i:] for i in range(len(names)))
-        return next((by_path[s] for s in suffixes if s in by_path and np.ndim(value)), replicated(mesh))
+        found = [by_path[names[i:]] for i in range(len(names)) if names[i:] in by_path]
+        return found[0] if found else replicated(mesh)
 
     return jax.tree.map_with_path(leaf, tree)
 

@@ -12,7 +12,7 @@ import jax
 import numpy as np
 import optax
 
-from tipr_jax import experiment, optim
+from tipr_jax import experiment
 from tipr_jax.checkpoints import Checkpoints
 from tipr_jax.evaluator import Evaluator
 from tipr_jax.experiment import Experiment
@@ -40,9 +40,7 @@ def train(exp: Experiment, data: Any, workdir: Path) -> TrainState:
     config = exp.config
     per_epoch = data.steps_per_epoch
     total_steps = per_epoch * config.schedule.num_epochs
-    optimizer, rates = optim.make_optimizer(
-        config.optimizer, config.schedule, jax.eval_shape(exp.init, exp.keys[0]), per_epoch
-    )
+    optimizer, rates = experiment.make_optimizer(exp, per_epoch)
     abstract = experiment.abstract_state(exp, optimizer)
     train_step = jit_train_step(exp, optimizer, abstract)
     evaluator = Evaluator(exp, data)
@@ -50,7 +48,11 @@ def train(exp: Experiment, data: Any, workdir: Path) -> TrainState:
     with Checkpoints(workdir, config.checkpoint.keep_last) as checkpoints, StopSignal() as stop:
         start, state = restore_or_init(exp, optimizer, abstract, checkpoints)
         with MetricWriter(
-            workdir, total_steps, start_step=start, enabled=jax.process_index() == 0
+            workdir,
+            total_steps,
+            start_step=start,
+            batch_size=config.data.batch_size,
+            enabled=jax.process_index() == 0,
         ) as writer:
             writer.message(describe(exp, state, per_epoch, start))
             if start == 0:
@@ -62,16 +64,15 @@ def train(exp: Experiment, data: Any, workdir: Path) -> TrainState:
                 waited = time.perf_counter() - began
                 state, metrics = train_step(state, put_batch(batch, exp.batch_sharding))
                 metrics = check_finite(step, jax.device_get(metrics))
-                seconds = time.perf_counter() - began
-                writer.progress(
-                    step,
-                    metrics
-                    | {
+                writer.progress(step, metrics)
+                if step % config.log_every_steps == 0:
+                    seconds = time.perf_counter() - began
+                    metrics |= {
                         "learning_rate": rates[(step - 1) // per_epoch].min(),
                         "images_per_second": config.data.batch_size / seconds,
                         "input_wait": waited / seconds,
-                    },
-                )
+                    }
+                    writer.write_scalars(step, metrics)
                 epoch, position = divmod(step, per_epoch)
                 if step == total_steps or position == 0 and epoch % config.eval.every_epochs == 0:
                     score = evaluate(evaluator, state, writer, step)
@@ -150,7 +151,7 @@ def describe(exp: Experiment, state: TrainState, per_epoch: int, start: int) -> 
     resumed = f", continuing at step {start}" if start else ""
     return (
         f"{config.method} on {config.data.name}: {count_parameters(state.params):,} parameters, "
-        f"{config.schedule.num_epochs} epochs x {per_epoch} steps of {config.data.batch_size} pairs, "
+        f"{config.schedule.num_epochs} epochs x {per_epoch} steps of {config.data.batch_size}, "
         f"{exp.mesh.size} {jax.devices()[0].platform} device(s){resumed}"
     )
 

@@ -11,7 +11,7 @@ from clip_models import hugging_face, official_irra, openai_clip
 from safetensors.numpy import load_file, save_file
 
 from tipr_jax import convert
-from tipr_jax.checkpoints import load_params
+from tipr_jax.checkpoints import load_params, model_fields
 from tipr_jax.models import MODELS
 from tipr_jax.models.irra import Config
 from tipr_jax.nn.pos_embed import resize_pos_embed
@@ -22,6 +22,11 @@ from tipr_jax.pretrained.key_table import flatten
 from tipr_jax.train_state import define_model
 
 IMAGE = "--image_size=24,16"  # 3 x 2 patches of 8
+
+
+def load(directory: Path) -> tuple[dict, dict]:
+    """(parameters, model fields) of a converted directory."""
+    return load_params(directory)[1], model_fields(directory)[1]
 
 
 def same(a: dict, b: dict) -> None:
@@ -70,7 +75,7 @@ def test_round_trip_is_bit_exact(tmp_path, capsys, suffix):
     run("irra", source, tmp_path / "weights", IMAGE)
     run("irra", tmp_path / "weights", tmp_path / f"back{suffix}", "--reverse")
     assert "vision_width" in capsys.readouterr().out
-    params, config = load_params(tmp_path / "weights")
+    params, config = load(tmp_path / "weights")
     same(params, irra.from_torch(state))
     assert config["num_persons"] == 7 and tuple(config["image_size"]) == (24, 16)
     same(files.read_state_dict(tmp_path / f"back{suffix}"), state)
@@ -174,7 +179,7 @@ def test_clip_layouts(tmp_path, layout):
         save_file(state, source := tmp_path / "clip.safetensors")
         state = {k: x.astype(np.float32) for k, x in state.items()}
     run("openai_clip", source, tmp_path / "out", IMAGE)
-    params, config = load_params(tmp_path / "out")
+    params, config = load(tmp_path / "out")
     expected = clip.from_torch(state)
     table = expected["image_encoder"]["pos_embed"]
     expected["image_encoder"]["pos_embed"] = np.asarray(resize_pos_embed(table, (3, 2)))
@@ -189,8 +194,11 @@ def test_overlapping_patches(tmp_path):
     save_file(openai_clip(), tmp_path / "clip.safetensors")
     options = ("--image_size=32,16", "--stride=6")
     run("openai_clip", tmp_path / "clip.safetensors", tmp_path / "out", *options)
-    params, config = load_params(tmp_path / "out")
-    assert params["image_encoder"]["pos_embed"].shape == (1 + 5 * 2, 128) and config["stride"] == 6
+    params, config = load(tmp_path / "out")
+    assert (
+        params["image_encoder"]["pos_embed"].shape == (1 + 5 * 2, 128)
+        and config["stride"] == 6
+    )
 
 
 def test_golden_position_resize():

@@ -11,7 +11,7 @@ from clip_models import official_irra
 from flax import nnx
 
 from tipr_jax import convert
-from tipr_jax.checkpoints import load_params
+from tipr_jax.checkpoints import load_params, model_fields
 from tipr_jax.models import MODELS
 from tipr_jax.models.irra import Config
 from tipr_jax.precision import DtypePolicy
@@ -100,6 +100,7 @@ def data():
 
 def test_converted_checkpoint_ranks_as_the_original(tmp_path, data):
     import torch
+
     from tipr_jax.metrics.retrieval import retrieval_metrics
 
     image, text, text_person, image_person = data
@@ -111,8 +112,8 @@ def test_converted_checkpoint_ranks_as_the_original(tmp_path, data):
 
     arguments = [f"--input={tmp_path / 'best.pth'}", f"--output={tmp_path / 'weights'}"]
     convert.main(["--method=irra", "--image_size=24,16", *arguments])
-    params, stored = load_params(tmp_path / "weights")
-    config = Config(**{k: tuple(v) if isinstance(v, list) else v for k, v in stored.items()})
+    _, params = load_params(tmp_path / "weights")
+    config = Config(**model_fields(tmp_path / "weights")[1])
     graphdef = define_model(MODELS["irra"], config, DtypePolicy())[0]
     model = nnx.merge(graphdef, params)
     image_embed = jax.jit(lambda m, x: m.encode_image(x))(model, image)

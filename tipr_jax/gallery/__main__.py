@@ -11,7 +11,9 @@ from pathlib import Path
 from absl import app, flags
 
 _MODEL = flags.DEFINE_string("model", None, "Run directory or model directory", required=True)
-_IMAGES = flags.DEFINE_string("images", None, "Folder of photos, searched recursively", required=True)
+_IMAGES = flags.DEFINE_string(
+    "images", None, "Folder of photos, searched recursively", required=True
+)
 _QUERY = flags.DEFINE_string("query", None, "The sentence to search for", required=True)
 _TOP = flags.DEFINE_integer("top", 10, "How many matches to show", lower_bound=1)
 _PICTURE = flags.DEFINE_string("picture", None, "Where the picture goes (default MODEL/search.png)")
@@ -19,16 +21,18 @@ _PICTURE = flags.DEFINE_string("picture", None, "Where the picture goes (default
 
 def main(argv: list[str]) -> None:
     if len(argv) > 1:
-        raise app.UsageError(f"unexpected arguments {argv[1:]}; put the sentence into --query=\"...\"")
+        raise app.UsageError(
+            f'unexpected arguments {argv[1:]}; put the sentence into --query="..."'
+        )
     try:
         search()
-    except (ValueError, FileNotFoundError) as error:
+    except (ValueError, OSError) as error:
         sys.exit(f"error: {error}")
 
 
 def search() -> None:
     from tipr_jax.gallery.retriever import Retriever, find_images
-    from tipr_jax.report import RankedImage, RetrievalSheet, draw_sheet
+    from tipr_jax.report import RetrievalSheet, draw_sheet
 
     retriever = Retriever.load(_MODEL.value)
     retriever.add(find_images(_IMAGES.value))
@@ -37,7 +41,9 @@ def search() -> None:
     for rank, match in enumerate(matches, 1):
         print(f"{rank:3}  {match.score:.3f}  {match.path}")
     picture = Path(_PICTURE.value or Path(_MODEL.value) / "search.png")
-    draw_sheet(RetrievalSheet(_QUERY.value, None, [(m.path, m.score, None) for m in matches]), picture)
+    draw_sheet(
+        RetrievalSheet(_QUERY.value, None, [(m.path, m.score, None) for m in matches]), picture
+    )
     print(f"picture: {picture}")
 
 

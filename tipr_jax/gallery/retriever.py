@@ -49,7 +49,9 @@ class Retriever:
           ValueError: an empty sentence or an empty gallery.
         """
         if not sentence.strip():
-            raise ValueError("the sentence is empty; describe the person, e.g. 'a man in a red coat'")
+            raise ValueError(
+                "the sentence is empty; describe the person, e.g. 'a man in a red coat'"
+            )
         if not self.paths:
             raise ValueError("the gallery is empty; add photos first")
         scores = self.features @ self.model.embed_texts([sentence])[0]

@@ -46,7 +46,9 @@ class Config:
 
     losses: tuple[str, ...] = ("sdm", "mlm", "id")  # empty: the two towers alone
     temperature: float = 0.02  # paper and released code: constant, never learned
-    learn_temperature: bool = False  # ITC then uses a learned scale (ours; for training from scratch)
+    learn_temperature: bool = (
+        False  # ITC learns its scale (ours; for random weights)
+    )
     sdm_weight: float = 1.0
     itc_weight: float = 1.0
     id_weight: float = 1.0
@@ -74,6 +76,10 @@ class Config:
     def mask_id(self) -> int:
         return self.vocab_size - 3
 
+    def complete(self) -> "Config":
+        """The same model with every optional head, against which optimiser patterns are checked."""
+        return dataclasses.replace(self, losses=LOSSES)
+
     @classmethod
     def vit_b16(cls, **changes) -> "Config":
         """The published model: 194,535,419 parameters with 11,003 identities."""
@@ -100,7 +106,7 @@ class Config:
 
 
 class MlmHead(nnx.Module):
-    """fc(LN(QuickGELU(dense(x)))): fused tokens [...,C] -> token logits [...,V], no tied weights."""
+    """fc(LN(QuickGELU(dense(x)))): fused tokens [...,C] -> token logits [...,V], untied."""
 
     def __init__(self, width: int, depth: int, vocab_size: int, policy, *, rngs: nnx.Rngs):
         bias = uniform_fan_in(width)

@@ -61,5 +61,3 @@ class Attention(nnx.Module):
         y = jax.nn.dot_product_attention(q, k, v, is_causal=causal)
         kernel, bias = self.out.kernel.astype(self.dtype), self.out.bias.astype(self.dtype)
         return jnp.einsum("blhk,hkd->bld", y, kernel) + bias
-
-

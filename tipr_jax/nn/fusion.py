@@ -21,9 +21,7 @@ class FusionEncoder(nnx.Module):
         self.ln_text = layer_norm(width, policy, rngs=rngs)
         self.ln_image = layer_norm(width, policy, rngs=rngs)
         self.cross_attn = Attention(width, heads, init, policy, rngs=rngs)
-        self.blocks = stack(
-            lambda r: Block(width, heads, init, policy, rngs=r), depth, rngs=rngs
-        )
+        self.blocks = stack(lambda r: Block(width, heads, init, policy, rngs=r), depth, rngs=rngs)
         self.ln_post = layer_norm(width, policy, rngs=rngs)
 
     def attend(self, text_tokens: jax.Array, image_tokens: jax.Array) -> jax.Array:

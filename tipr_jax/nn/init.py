@@ -11,7 +11,7 @@ zeros = nnx.initializers.zeros
 
 
 def uniform_fan_in(fan_in: int) -> nnx.Initializer:
-    """U(-1/sqrt(fan_in), 1/sqrt(fan_in)): the default of torch Linear and Conv (kernel and bias)."""
+    """U(-1/sqrt(fan_in), 1/sqrt(fan_in)): torch's default for kernel and bias."""
     bound = fan_in**-0.5
 
     def init(key: jax.Array, shape: tuple[int, ...], dtype=jnp.float32, **_) -> jax.Array:
@@ -22,7 +22,7 @@ def uniform_fan_in(fan_in: int) -> nnx.Initializer:
 
 @dataclasses.dataclass(frozen=True)
 class BlockInit:
-    """Initialisers of one residual block; attention biases start at zero, MLP biases as in torch."""
+    """Initialisers of one residual block; attention biases are 0, MLP biases torch's."""
 
     qkv: nnx.Initializer
     out: nnx.Initializer

@@ -1,4 +1,4 @@
-"""Pre-LayerNorm residual blocks with QuickGELU, and a stack of them run by one scan (spec irra §1.1)."""
+"""Pre-LayerNorm residual blocks with QuickGELU, and a scan over a stack (spec irra §1.1)."""
 
 from collections.abc import Callable
 

@@ -1,4 +1,4 @@
-"""The image tower: CLIP's vision transformer with any patch stride and aspect ratio (spec irra §1.2)."""
+"""The image tower: CLIP's ViT with any patch stride and aspect ratio (spec irra §1.2)."""
 
 import jax
 import jax.numpy as jnp

@@ -1,0 +1,124 @@
+"""R@k, mAP, mINP: recorded numbers of the released code, a sorting reference, bad input."""
+
+import pathlib
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from tipr_jax.metrics import retrieval
+
+GOLDEN = np.load(pathlib.Path(__file__).parents[1] / "golden/irra/eval_metrics.npz")
+CASES = sorted({name.split("/")[0] for name in GOLDEN.files} - {"features"})
+TOLERANCE = 1e-4  # percent points
+
+
+def check_against_golden(metrics, case):
+    prefix = (
+        f"{case}/stable_" if case == "ties" else f"{case}/"
+    )  # unstable order is arbitrary there
+    cmc = GOLDEN[prefix + "cmc"]
+    want = {"R1": cmc[0], "R5": cmc[4], "R10": cmc[9]}
+    want |= {name: GOLDEN[prefix + name].item() for name in ("mAP", "mINP")}
+    assert metrics == pytest.approx(want, abs=TOLERANCE, rel=0)
+
+
+def by_sorting(similarity, query_person_id, gallery_person_id):
+    """The definition, query by query, with a stable sort."""
+    r, ap, inp = {1: [], 5: [], 10: []}, [], []
+    for scores, person in zip(similarity, query_person_id, strict=True):
+        match = gallery_person_id[np.argsort(-scores, kind="stable")] == person
+        places = np.flatnonzero(match) + 1
+        for k in r:
+            r[k].append(match[:k].any())
+        ap.append(np.mean([match[:p].mean() for p in places]))
+        inp.append(len(places) / places[-1])
+    values = {f"R{k}": np.mean(hits) for k, hits in r.items()}
+    return {k: 100 * v for k, v in (values | {"mAP": np.mean(ap), "mINP": np.mean(inp)}).items()}
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_recorded_case(case):
+    arrays = [GOLDEN[f"{case}/{name}"] for name in ("similarity", "q_pids", "g_pids")]
+    check_against_golden(retrieval.metrics_from_similarity(*arrays), case)
+
+
+def test_recorded_features_are_normalised_and_ranked(monkeypatch):
+    monkeypatch.setattr(retrieval, "_BLOCK_ELEMENTS", 39 * 7)  # 7 queries at a time, a short tail
+    text, image = GOLDEN["features/qfeats"], GOLDEN["features/gfeats"]
+    text_id, image_id = GOLDEN["features_t2i/q_pids"], GOLDEN["features_t2i/g_pids"]
+    t2i = retrieval.retrieval_metrics(text, image, text_id, image_id)
+    check_against_golden(t2i, "features_t2i")
+    i2t = retrieval.retrieval_metrics(image, text, image_id, text_id, progress=False)
+    check_against_golden(i2t, "features_i2t")
+
+
+@st.composite
+def problems(draw):
+    """Small problems, mostly with ties; every query has a positive."""
+    rng = np.random.default_rng(draw(st.integers(0, 2**32 - 1)))
+    num_gallery, levels = draw(st.integers(1, 30)), draw(st.integers(1, 40))
+    gallery_id = rng.integers(0, draw(st.integers(1, 8)), num_gallery) * 7 - 3
+    query_id = rng.choice(gallery_id, draw(st.integers(1, 9)))
+    similarity = rng.integers(0, levels, (len(query_id), num_gallery)).astype(np.float32)
+    return similarity, query_id, gallery_id
+
+
+@settings(max_examples=150, deadline=None)
+@given(problems())
+def test_equals_sorting(problem):
+    metrics = retrieval.metrics_from_similarity(*problem)
+    assert metrics == pytest.approx(by_sorting(*problem), abs=1e-9)
+
+
+def test_ties_go_to_the_lower_gallery_index():
+    similarity = np.array([[0.5, 0.5, 0.9, 0.5]], np.float32)
+    ranks = retrieval.positive_ranks(similarity, np.array([1]), np.array([0, 1, 0, 1]))
+    assert ranks.rank.tolist() == [3, 4]
+    assert ranks.best_rank().tolist() == [3]
+    assert ranks.average_precision() == pytest.approx([(1 / 3 + 2 / 4) / 2])
+    assert ranks.inverse_negative_penalty() == pytest.approx([2 / 4])
+
+
+def test_zero_embedding_and_small_gallery():
+    query, gallery = np.zeros((1, 3)), np.eye(3)[:2]
+    got = retrieval.retrieval_metrics(query, gallery, np.array([5]), np.array([4, 5]))
+    assert got == {"R1": 0.0, "R5": 100.0, "R10": 100.0, "mAP": 50.0, "mINP": 50.0}
+
+
+def test_query_without_positive_is_named():
+    with pytest.raises(ValueError, match=r"query 1 \(person_id 42\) has no positive") as error:
+        retrieval.metrics_from_similarity(np.zeros((3, 2)), np.array([7, 42, 43]), np.array([7, 8]))
+    assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize(
+    "change, message",
+    [
+        (dict(query_embed=np.full((2, 4), np.nan)), "query embedding 0 has NaN"),
+        (dict(gallery_embed=np.diag([1, 1, np.inf, 1])), "gallery embedding 2 has NaN or inf"),
+        (dict(query_embed=np.ones((3, 4))), r"\[3, 4\] for 2 person ids"),
+        (dict(query_embed=np.ones((2, 5))), "width 5"),
+        (dict(query_person_id=np.array([0.0, 1.0])), "query_person_id is float64"),
+        (dict(gallery_embed=np.ones((0, 4)), gallery_person_id=np.arange(0)), "nothing to rank"),
+    ],
+)
+def test_bad_input(change, message):
+    arguments = dict(
+        query_embed=np.ones((2, 4)),
+        gallery_embed=np.eye(4),
+        query_person_id=np.array([0, 1]),
+        gallery_person_id=np.arange(4),
+    )
+    retrieval.retrieval_metrics(**arguments)
+    with pytest.raises(ValueError, match=message):
+        retrieval.retrieval_metrics(**arguments | change)
+
+
+def test_bad_similarity():
+    ids = np.arange(2)
+    with pytest.raises(ValueError, match=r"expected \[2, 2\]"):
+        retrieval.metrics_from_similarity(np.zeros((2, 3)), ids, ids)
+    with pytest.raises(ValueError, match="query 1 has NaN"):
+        retrieval.metrics_from_similarity(np.array([[0, 0], [0, np.nan]]), ids, ids)
