@@ -44,8 +44,18 @@ class DataModule:
         return pipeline.steps_per_epoch(self.splits["train"], self.cfg)
 
     def evaluation_splits(self, wanted: tuple[str, ...]) -> list[str]:
-        """Those of the wanted splits that the data set has (ICFG-PEDES has no val)."""
-        return [s for s in wanted if s in self.splits and self.splits[s].caption]
+        """Those of the wanted splits that the data set has (ICFG-PEDES has no val).
+
+        Raises:
+          ValueError: it has none of them.
+        """
+        there = [name for name, split in self.splits.items() if split.caption]
+        if not set(wanted) & set(there):
+            raise ValueError(
+                f"eval.splits is {tuple(wanted)}, but {self.cfg.name} has {there}; "
+                "set --config.eval.splits to some of them"
+            )
+        return [name for name in wanted if name in there]
 
     def train_batches(self, start_step: int) -> Iterator[Batch]:
         """Endless batches from `start_step` on, a pure function of (seed, step)."""

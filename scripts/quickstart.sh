@@ -9,4 +9,4 @@ run=runs/quickstart
 
 scripts/install.sh data
 .venv/bin/python -m tipr_jax.main --config=configs/irra.py:quickstart --workdir=$run
-.venv/bin/python -m tipr_jax.gallery --model=$run --images=data/synth_pedes/CUHK-PEDES/imgs/test_query --query="$sentence"
+.venv/bin/python -m tipr_jax.gallery --model=$run --images=data/synth_pedes/CUHK-PEDES/imgs --query="$sentence"

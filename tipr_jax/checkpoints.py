@@ -6,6 +6,7 @@ directory and renames it, so a killed save leaves no step behind.
 
 import json
 import logging
+import os
 import shutil
 from pathlib import Path
 from typing import Any
@@ -75,7 +76,7 @@ class Checkpoints:
             except ModelMismatch:
                 raise
             except Exception as error:  # damaged files raise many types
-                self._set_aside(step, str(error).split("[tensorstore_spec")[0][:200])
+                self._set_aside(step, _reason(error))
         return None
 
     def _set_aside(self, step: int, reason: str) -> None:
@@ -129,15 +130,23 @@ def save_params(directory: str | Path, params: Any, config: dict) -> None:
     """Writes parameters and their model config as a checkpoint directory of its own.
 
     Raises:
-      ValueError: if `directory` exists and is not empty.
+      ValueError: if `directory` exists and is not an empty directory.
     """
     directory = Path(directory).absolute()
-    if directory.exists() and any(directory.iterdir()):
-        raise ValueError(f"{directory} exists and is not empty; choose another output directory")
-    directory.mkdir(parents=True, exist_ok=True)
-    with ocp.StandardCheckpointer() as checkpointer:
-        checkpointer.save(directory / PARAMS_DIR, params)
-    (directory / CONFIG_FILE).write_text(json.dumps(config, indent=2) + "\n")
+    if directory.exists() and (not directory.is_dir() or any(directory.iterdir())):
+        raise ValueError(
+            f"{directory} exists and is not empty; remove it or choose another output directory"
+        )
+    # Written beside the target and renamed, so that an interrupted run leaves no half directory.
+    partial = directory.with_name(f".{directory.name}.partial-{os.getpid()}")
+    partial.mkdir(parents=True)
+    try:
+        with ocp.StandardCheckpointer() as checkpointer:
+            checkpointer.save(partial / PARAMS_DIR, params)
+        (partial / CONFIG_FILE).write_text(json.dumps(config, indent=2) + "\n")
+        partial.replace(directory)
+    finally:
+        shutil.rmtree(partial, ignore_errors=True)
 
 
 def load_params(directory: str | Path) -> tuple[int, Any]:
@@ -167,7 +176,7 @@ def model_fields(directory: str | Path) -> tuple[str, dict]:
     """(method, fields of its model Config) that a run or a model directory was made with.
 
     Raises:
-      ValueError: if `directory` is neither.
+      ValueError: if `directory` is neither, or its config is not one of ours.
     """
     path = Path(directory) / CONFIG_FILE
     if not path.is_file():
@@ -175,8 +184,15 @@ def model_fields(directory: str | Path) -> tuple[str, dict]:
             f"{directory} is neither a run nor a converted checkpoint (no {CONFIG_FILE} in it); "
             "make one with `python -m tipr_jax.convert` or by training"
         )
-    config = json.loads(path.read_text())
-    fields = config["model"]
+    try:
+        config = json.loads(path.read_text())
+        fields = dict(config["model"])
+        config["method"]
+    except (ValueError, KeyError, TypeError):
+        raise ValueError(
+            f"{path} is not the config of a run or of a converted checkpoint (an object with "
+            "'method' and 'model'); make one with `python -m tipr_jax.convert` or by training"
+        ) from None
     if "data" in config:
         fields |= {key: config["data"][key] for key in ("image_size", "text_length")}
     # JSON has no tuples; a Config is hashable only with them.
@@ -202,7 +218,18 @@ def load_run_params(workdir: str | Path, step: int | None = None) -> tuple[int, 
 
 
 def _restore_numpy(path: Path) -> Any:
-    with ocp.PyTreeCheckpointer() as checkpointer:
-        tree = checkpointer.metadata(path).item_metadata.tree
-        args = jax.tree.map(lambda _: ocp.RestoreArgs(restore_type=np.ndarray), tree)
-        return checkpointer.restore(path, args=ocp.args.PyTreeRestore(restore_args=args))
+    try:
+        with ocp.PyTreeCheckpointer() as checkpointer:
+            tree = checkpointer.metadata(path).item_metadata.tree
+            args = jax.tree.map(lambda _: ocp.RestoreArgs(restore_type=np.ndarray), tree)
+            return checkpointer.restore(path, args=ocp.args.PyTreeRestore(restore_args=args))
+    except Exception as error:  # damaged files raise many types
+        raise ValueError(
+            f"{path} is not a readable checkpoint ({_reason(error)}); make it again"
+        ) from error
+
+
+def _reason(error: Exception) -> str:
+    """The start of an Orbax error, on one line, without its dump of the array's spec."""
+    words = str(error).split("[tensorstore_spec")[0].split()
+    return " ".join(words)[:200] or type(error).__name__

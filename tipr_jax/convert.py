@@ -2,8 +2,6 @@
 
 import argparse
 import math
-import os
-import shutil
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -74,15 +72,7 @@ def forward(
         raise ValueError(f"{output} exists and is not empty; choose another --output")
     params, config = METHODS[method](files.read_state_dict(source), image_size, stride)
     Config(**config)  # raises for sizes that the model does not support
-    # Written beside the target and renamed, so that an interrupted run leaves no half directory.
-    partial = output.with_name(f".{output.name}.partial-{os.getpid()}")
-    try:
-        save_params(partial, params, {"method": "irra", "model": config})
-        if output.exists():
-            output.rmdir()
-        partial.rename(output)
-    finally:
-        shutil.rmtree(partial, ignore_errors=True)
+    save_params(output, params, {"method": "irra", "model": config})
     return summary(source, output, flatten(params)) + "".join(
         f"\n  {name:14} {value}" for name, value in config.items()
     )

@@ -8,7 +8,7 @@ import numpy as np
 from flax import nnx
 from tqdm import tqdm
 
-from tipr_jax.experiment import Experiment
+from tipr_jax.experiment import Experiment, towers
 from tipr_jax.metrics.retrieval import embedding_ranks, retrieval_metrics
 from tipr_jax.report import RetrievalSheet
 from tipr_jax.sharding import put_batch
@@ -25,7 +25,7 @@ class Evaluator:
     """Encodes splits with jitted encoders; one instance serves a whole run."""
 
     def __init__(self, exp: Experiment, data: Any):
-        self.exp, self.data = exp, data
+        self.exp, self.data = towers(exp), data
         self.encode_image = self._jit("encode_image")
         self.encode_text = self._jit("encode_text")
 
@@ -45,6 +45,7 @@ class Evaluator:
         bar = tqdm(total=n, desc=what, unit=key.split("_")[0], leave=False, disable=None)
         rows = []
         with bar:
+            params = {name: params[name] for name in self.exp.abstract_params}
             for batch in batches:
                 x = put_batch({key: batch[key]}, self.exp.batch_sharding)[key]
                 rows.append(np.asarray(encode(params, x)))

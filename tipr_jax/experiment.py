@@ -49,6 +49,7 @@ class Experiment:
     graphdef: nnx.GraphDef
     mesh: Mesh
     rules: dict
+    abstract_params: dict
     param_shardings: dict
     init: Callable[[jax.Array], Any]
 
@@ -82,8 +83,13 @@ def build(config: ConfigDict, **model_fields: Any) -> Experiment:
         )
     rules = sharding.RULES[config.mesh.rules]
     mesh = sharding.make_mesh(config.mesh.data, config.mesh.model)
-    sharding.check_batch_size(config.data.batch_size, mesh, rules)
-    sharding.check_batch_size(config.eval.batch_size, mesh, rules)
+    for section in ("data", "eval"):
+        batch_size = config[section].batch_size
+        sharding.check_batch_size(f"{section}.batch_size", batch_size, mesh, rules)
+    return _assemble(config, method, model_config, mesh, rules)
+
+
+def _assemble(config: ConfigDict, method: Method, model_config: Any, mesh: Mesh, rules: dict):
     graphdef, abstract, init = define_model(method, model_config, policy(config.precision))
     return Experiment(
         config=config,
@@ -92,9 +98,15 @@ def build(config: ConfigDict, **model_fields: Any) -> Experiment:
         graphdef=graphdef,
         mesh=mesh,
         rules=rules,
+        abstract_params=nnx.to_pure_dict(abstract),
         param_shardings=sharding.param_shardings(abstract, mesh, rules),
         init=init,
     )
+
+
+def towers(exp: Experiment) -> Experiment:
+    """The same experiment without training heads: what evaluation and embedding need."""
+    return _assemble(exp.config, exp.method, exp.model_config.towers(), exp.mesh, exp.rules)
 
 
 def make_optimizer(
@@ -111,15 +123,19 @@ def make_optimizer(
 
 def make_model_config(method: Method, config: ConfigDict, model_fields: dict) -> Any:
     """The method's frozen Config from `config.model` and the data's shapes."""
+    image_size = tuple(config.data.image_size)
+    if len(image_size) != 2:
+        raise ValueError(
+            f"data.image_size is {image_size}, expected height and width, as in "
+            '--config.data.image_size="(384, 128)"'
+        )
     fields = config.model.to_dict() | model_fields
     known = {f.name for f in dataclasses.fields(method.config)}
     if unknown := sorted(set(fields) - known):
         raise ValueError(
             f"config.model has unknown fields {unknown}; {config.method} knows {sorted(known)}"
         )
-    return method.config(
-        image_size=tuple(config.data.image_size), text_length=config.data.text_length, **fields
-    )
+    return method.config(image_size=image_size, text_length=config.data.text_length, **fields)
 
 
 def initial_params(exp: Experiment) -> Any:
@@ -132,9 +148,9 @@ def initial_params(exp: Experiment) -> Any:
 
 
 def trained_towers(exp: Experiment, workdir: Path) -> tuple[int, Any]:
-    """(step, parameters) to evaluate: the best checkpoint of `workdir`, else `config.init_from`.
+    """(step, tower parameters) to evaluate: of `workdir`'s best checkpoint, else `init_from`.
 
-    `exp` is built without training heads (losses=()); heads in the checkpoint are ignored.
+    Training heads in the checkpoint are ignored.
 
     Raises:
       ValueError: neither exists, or the parameters do not fit the model.
@@ -146,10 +162,12 @@ def trained_towers(exp: Experiment, workdir: Path) -> tuple[int, Any]:
             "train first, or pass a directory made by `python -m tipr_jax.convert`"
         )
     step, loaded = checkpoints.load_params(source)
-    params = jax.jit(exp.init, out_shardings=exp.param_shardings)(exp.keys[0])
-    if missing := sorted(set(params) - set(loaded)):
+    exp = towers(exp)
+    if missing := sorted(set(exp.abstract_params) - set(loaded)):
         raise ValueError(f"{source} lacks {missing}; it has {sorted(loaded)}")
-    return step, overlay(params, {k: loaded[k] for k in params}, str(source))
+    loaded = {name: loaded[name] for name in exp.abstract_params}
+    check_shapes(loaded, exp.abstract_params, str(source))
+    return step, jax.device_put(loaded, exp.param_shardings)
 
 
 def adopt_model(config: ConfigDict, workdir: Path) -> ConfigDict:
@@ -187,40 +205,38 @@ def overlay(params: Any, loaded: Any, source: str) -> Any:
       ValueError: for a parameter of a shared module that is missing or has another shape.
     """
     loaded = {k: v for k, v in loaded.items() if k in params}
-    if "classifier" in loaded and not _same_shapes(loaded["classifier"], params["classifier"]):
+    if "classifier" in loaded and not _shapes(loaded["classifier"]) == _shapes(
+        params["classifier"]
+    ):
         del loaded["classifier"]
-    given, wanted = _flatten(loaded), _flatten({k: params[k] for k in loaded})
-    shape = lambda tree, k: list(tree[k].shape) if k in tree else "nothing"  # noqa: E731
+    check_shapes(loaded, {k: params[k] for k in loaded}, source)
+    fresh = sorted(set(params) - set(loaded))
+    log.info("parameters from %s; fresh: %s", source, ", ".join(fresh) or "none")
+
+    def place(value: Any, old: jax.Array) -> jax.Array:
+        return jax.device_put(np.asarray(value, old.dtype), old.sharding)
+
+    return params | {k: jax.tree.map(place, v, params[k]) for k, v in loaded.items()}
+
+
+def check_shapes(given: Any, expected: Any, source: str) -> None:
+    """Raises ValueError, naming parameters and shapes, unless the trees agree."""
+    given, expected = _shapes(given), _shapes(expected)
     wrong = [
-        f"{k}: {shape(given, k)} given, {shape(wanted, k)} expected"
-        for k in sorted(given | wanted)
-        if shape(given, k) != shape(wanted, k)
+        f"{k}: {given.get(k, 'nothing')} given, {expected.get(k, 'nothing')} expected"
+        for k in sorted(given | expected)
+        if given.get(k) != expected.get(k)
     ]
     if wrong:
         raise ValueError(
             f"{source} does not fit the model, {len(wrong)} parameters differ "
             f"({'; '.join(wrong[:3])}); set config.model and config.data.image_size to its sizes"
         )
-    fresh = sorted(set(params) - set(loaded))
-    log.info("parameters from %s; fresh: %s", source, ", ".join(fresh) or "none")
-
-    def pick(path: tuple, value: jax.Array) -> jax.Array:
-        name = "/".join(k.key for k in path)
-        if name not in given:
-            return value
-        return jax.device_put(np.asarray(given[name], value.dtype), value.sharding)
-
-    return jax.tree.map_with_path(pick, params)
 
 
-def _same_shapes(a: Any, b: Any) -> bool:
-    return {k: v.shape for k, v in _flatten(a).items()} == {
-        k: v.shape for k, v in _flatten(b).items()
-    }
-
-
-def _flatten(params: Any) -> dict[str, Any]:
-    return {"/".join(k.key for k in path): v for path, v in jax.tree.leaves_with_path(params)}
+def _shapes(params: Any) -> dict[str, list[int]]:
+    leaves = jax.tree.leaves_with_path(params)
+    return {"/".join(k.key for k in path): list(np.shape(v)) for path, v in leaves}
 
 
 def abstract_state(exp: Experiment, optimizer: optax.GradientTransformation) -> TrainState:

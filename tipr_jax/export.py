@@ -35,7 +35,7 @@ class TrainedModel:
     """
 
     def __init__(self, method: str, model_config: Any, params: Any):
-        self.method, self.config = method, dataclasses.replace(model_config, losses=())
+        self.method, self.config = method, model_config.towers()
         self.tokenizer = ClipTokenizer()
         graphdef, abstract, _ = define_model(MODELS[method], self.config, policy())
         towers = nnx.to_pure_dict(abstract)
@@ -76,7 +76,9 @@ def _in_chunks(encode: Callable, prepare: Callable, items: Sequence, unit: str) 
     if not len(items):
         raise ValueError(f"no {unit}s to embed")
     out = []
-    for start in tqdm(range(0, len(items), CHUNK), desc=f"embed {unit}s", leave=False, disable=None):
+    for start in tqdm(
+        range(0, len(items), CHUNK), desc=f"embed {unit}s", leave=False, disable=None
+    ):
         rows = prepare(items[start : start + CHUNK])
         padded = np.concatenate([rows, np.zeros((CHUNK - len(rows), *rows.shape[1:]), rows.dtype)])
         out.append(np.asarray(encode(padded))[: len(rows)])
@@ -98,7 +100,7 @@ def _read(directory: Path) -> tuple[str, Any, int, Any]:
     """(method, model config, step, parameters) of a run or model directory."""
     method, fields = checkpoints.model_fields(directory)
     step, params = checkpoints.load_params(directory)
-    if "classifier" in params:
+    if "classifier" in params:  # a run's config leaves it to the data
         fields["num_persons"] = params["classifier"]["bias"].shape[0]
     return method, MODELS[method].config(**fields), step, params
 
@@ -110,7 +112,9 @@ def export_run(workdir: str | Path, output: str | Path) -> int:
       ValueError: no checkpoint in `workdir`, or `output` is not empty.
     """
     if not checkpoints.is_run(workdir):
-        raise ValueError(f"{workdir} has no checkpoints to export; train first")
+        raise ValueError(
+            f"{workdir} has no checkpoints to export; train first, or pass a run as --workdir"
+        )
     method, model_config, step, params = _read(Path(workdir))
     config = {"method": method, "model": dataclasses.asdict(model_config), "step": step}
     checkpoints.save_params(output, params, config)

@@ -11,15 +11,18 @@ Examples:
   python -m tipr_jax.main --config=configs/irra.py --workdir=runs/cuhk --config.data.root=/data \\
       --config.init_from=weights/clip_vit_b16
   python -m tipr_jax.main --config=configs/irra.py --workdir=runs/cuhk --mode=eval
+
+--verbosity=1 shows the traceback of an error.
 """
 
-import logging
 import sys
 from pathlib import Path
 from typing import Any
 
 from absl import app, flags
 from ml_collections import config_flags
+
+from tipr_jax import command_line
 
 _CONFIG = config_flags.DEFINE_config_file(
     "config", None, "Config file and variant, e.g. configs/irra.py:quickstart", lock_config=True
@@ -29,33 +32,20 @@ _MODE = flags.DEFINE_enum("mode", "train", ["train", "eval", "embed", "export"],
 
 
 def main(argv: list[str]) -> None:
-    if len(argv) > 1:
-        raise app.UsageError(f"unexpected arguments {argv[1:]}; options start with --")
-    config, workdir = _CONFIG.value, Path(_WORKDIR.value)
-    setup_process()
+    command_line.setup_process()
     try:
-        run(config, workdir, _MODE.value)
+        run(_CONFIG.value, Path(_WORKDIR.value), _MODE.value)
     except (ValueError, OSError) as error:
         if flags.FLAGS.verbosity > 0:
             raise
         lines = str(error).splitlines() or [type(error).__name__]
-        sys.exit(f"error: {' '.join(lines)}\n(--verbosity=1 shows the traceback)")
-
-
-def setup_process() -> None:
-    """Logging and the compilation cache."""
-    import jax
-
-    logging.basicConfig(format="%(message)s", level=logging.INFO, force=True)
-    logging.getLogger("absl").setLevel(logging.ERROR)  # orbax narrates every save
-    logging.getLogger("jax").setLevel(logging.ERROR)
-    cache = Path.home() / ".cache" / "tipr_jax" / "xla"
-    jax.config.update("jax_compilation_cache_dir", str(cache))
-    jax.config.update("jax_persistent_cache_min_compile_time_secs", 1.0)
+        sys.exit(f"error: {' '.join(lines)}")
 
 
 def run(config: Any, workdir: Path, mode: str) -> None:
     """Runs one mode; raises ValueError or OSError with a one-line message."""
+    if workdir.exists() and not workdir.is_dir():
+        raise ValueError(f"--workdir={workdir} is a file; use a directory, new or of an older run")
     if config.dry_run:
         return dry_run(config)
     modes = {"train": train, "eval": evaluate, "embed": embed, "export": export}
@@ -72,7 +62,6 @@ def train(config: Any, workdir: Path) -> None:
         config = warm_start(config, workdir)
     data = open_data(config)
     exp = experiment.build(config, num_persons=data.splits["train"].num_persons)
-    experiment.save_config(config, workdir)
     trainer.train(exp, data, workdir)
     summary = results.write_results(workdir, config)
     write_report(config, workdir, data, summary["split"])
@@ -89,7 +78,6 @@ def warm_start(config: Any, workdir: Path) -> Any:
     if not checkpoints.is_run(workdir):
         data = open_data(first)
         exp = experiment.build(first, num_persons=data.splits["train"].num_persons)
-        experiment.save_config(first, workdir / "warm_start")
         trainer.train(exp, data, workdir / "warm_start")
     config = config.copy_and_resolve_references()
     config.init_from = str(workdir / "warm_start")
@@ -106,7 +94,7 @@ def evaluate(config: Any, workdir: Path) -> None:
 
     config = experiment.adopt_model(config, workdir)
     data = open_data(config)
-    exp = experiment.build(config, losses=())
+    exp = experiment.build(config)
     step, params = experiment.trained_towers(exp, workdir)
     evaluator = Evaluator(exp, data)
     scores = {s: evaluator.metrics(params, s) for s in data.evaluation_splits(config.eval.splits)}
@@ -125,23 +113,30 @@ def embed(config: Any, workdir: Path) -> None:
 
     config = experiment.adopt_model(config, workdir)
     data = open_data(config)
-    exp = experiment.build(config, losses=())
+    exp = experiment.build(config)
     _, params = experiment.trained_towers(exp, workdir)
     evaluator = Evaluator(exp, data)
-    (workdir / "embeddings").mkdir(parents=True, exist_ok=True)
     for name in data.evaluation_splits(config.eval.splits):
         features, split = evaluator.features(params, name), data.splits[name]
         path = workdir / "embeddings" / f"{name}.npz"
+        path.parent.mkdir(parents=True, exist_ok=True)
         np.savez(
             path,
-            image=features.image,
+            image=_unit(features.image),
             image_path=split.image_path,
             image_person_id=split.image_person_id,
-            text=features.text,
+            text=_unit(features.text),
             caption=split.caption,
             caption_person_id=split.caption_person_id,
         )
         print(f"{path}: {len(features.image)} images, {len(features.text)} captions")
+
+
+def _unit(features: Any) -> Any:
+    """[N,C] -> rows of length one."""
+    import numpy as np
+
+    return features / np.linalg.norm(features, axis=1, keepdims=True)
 
 
 def export(config: Any, workdir: Path) -> None:
@@ -174,7 +169,7 @@ def write_report(config: Any, workdir: Path, data: Any, split: str) -> None:
     from tipr_jax import experiment, report
     from tipr_jax.evaluator import Evaluator, example_sheets
 
-    exp = experiment.build(config, losses=())
+    exp = experiment.build(config)
     _, params = experiment.trained_towers(exp, workdir)
     features = Evaluator(exp, data).features(params, split)
     report.write_report(workdir, sheets=example_sheets(features, data.splits[split]))
@@ -191,4 +186,4 @@ def open_data(config: Any) -> Any:
 
 
 if __name__ == "__main__":
-    app.run(main)
+    app.run(main, flags_parser=command_line.parse)

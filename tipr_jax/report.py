@@ -17,7 +17,12 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from PIL import Image
 
 METRIC_COLUMNS = ("R1", "R5", "R10", "mAP", "mINP")
-_RIGHT, _WRONG = "#1a9850", "#d73027"
+_NEUTRAL = "#555555"
+_FRAMES = {  # is_correct -> colour, line style, mark
+    True: ("#1a9850", "solid", " ✓"),
+    False: ("#d73027", (0, (3, 1.5)), " ✗"),
+    None: (_NEUTRAL, "solid", ""),
+}
 _THUMBNAIL = (128, 256)  # largest width, height in pixels
 _RANKED_IMAGES = 10
 
@@ -30,13 +35,14 @@ class RetrievalSheet:
 
     Attributes:
       query: the sentence that was searched for.
-      query_image_path: an image of the person the sentence describes (the ground truth).
+      query_image_path: an image of the person the sentence describes; None if that is not known.
       ranked: (image path, score, shows the right person), best first; the first ten are drawn.
+        The last is None in a search without ground truth.
     """
 
     query: str
-    query_image_path: str
-    ranked: Sequence[tuple[str, float, bool]]
+    query_image_path: str | None
+    ranked: Sequence[tuple[str, float, bool | None]]
 
 
 def write_report(
@@ -239,13 +245,15 @@ def draw_sheet(sheet: RetrievalSheet, path: str | os.PathLike) -> None:
     figure = Figure(figsize=(13.2, 3.1), layout="constrained")
     FigureCanvasAgg(figure)
     figure.suptitle(_drawable(sheet.query), fontsize=11, parse_math=False)
-    axes = figure.subplots(1, 1 + _RANKED_IMAGES)
-    _draw_image(axes[0], sheet.query_image_path, "described person", "#555555", "solid")
+    axes = list(figure.subplots(1, 1 + _RANKED_IMAGES))
+    if sheet.query_image_path is None:
+        axes.pop().set_axis_off()
+    else:
+        _draw_image(axes.pop(0), sheet.query_image_path, "described person", _NEUTRAL, "solid")
     for rank, (image_path, score, is_correct) in enumerate(ranked, 1):
-        colour, style = (_RIGHT, "solid") if is_correct else (_WRONG, (0, (3, 1.5)))
-        mark = "✓" if is_correct else "✗"
-        _draw_image(axes[rank], image_path, f"{rank} {mark}  {score:.3f}", colour, style)
-    for unused in axes[1 + len(ranked) :]:
+        colour, style, mark = _FRAMES[is_correct]
+        _draw_image(axes[rank - 1], image_path, f"{rank}{mark}  {score:.3f}", colour, style)
+    for unused in axes[len(ranked) :]:
         unused.set_axis_off()
     figure.savefig(path, dpi=100)
 

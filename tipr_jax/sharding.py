@@ -37,9 +37,9 @@ def make_mesh(data: int = -1, model: int = 1) -> Mesh:
       ValueError: if data * model is not the number of devices.
     """
     n = jax.device_count()
-    if data == -1 and n % model == 0:
+    if data == -1 and model > 0 and n % model == 0:
         data = n // model
-    if data * model != n:
+    if model < 1 or data * model != n:
         raise ValueError(
             f"mesh data={data} x model={model} does not cover {n} devices; "
             f"set --config.mesh.data and --config.mesh.model so that their product is {n}"
@@ -112,13 +112,16 @@ def batch_shards(mesh: Mesh, rules: dict) -> int:
     return math.prod(mesh.shape[n] for n in ((names,) if isinstance(names, str) else names))
 
 
-def check_batch_size(batch_size: int, mesh: Mesh, rules: dict) -> None:
-    """Raises ValueError if the global batch cannot be cut evenly over the devices."""
+def check_batch_size(field: str, batch_size: int, mesh: Mesh, rules: dict) -> None:
+    """Raises ValueError if the global batch cannot be cut evenly over the devices.
+
+    `field` of the config is where the batch size comes from.
+    """
     n = batch_shards(mesh, rules)
-    if batch_size % n:
+    if batch_size < 1 or batch_size % n:
         raise ValueError(
-            f"batch_size {batch_size} is not divisible by the {n} devices that share the batch; "
-            f"use --config.data.batch_size={max(n, batch_size // n * n)} or change --config.mesh"
+            f"{field} {batch_size} is not divisible by the {n} devices that share the batch; "
+            f"use --config.{field}={max(n, batch_size // n * n)} or change --config.mesh"
         )
 
 

@@ -34,10 +34,12 @@ def train(exp: Experiment, data: Any, workdir: Path) -> TrainState:
 
     Raises:
       NonFiniteLoss: naming the term and the step.
-      ValueError: a checkpoint of another model; an optimiser table that does not fit.
+      ValueError: a checkpoint of another model; an optimiser table, an interval or an
+        evaluation split that does not fit.
       SystemExit: with code 0, after saving, when SIGTERM or SIGINT arrives.
     """
     config = exp.config
+    check_config(config, data)
     per_epoch = data.steps_per_epoch
     total_steps = per_epoch * config.schedule.num_epochs
     optimizer, rates = experiment.make_optimizer(exp, per_epoch)
@@ -47,6 +49,7 @@ def train(exp: Experiment, data: Any, workdir: Path) -> TrainState:
 
     with Checkpoints(workdir, config.checkpoint.keep_last) as checkpoints, StopSignal() as stop:
         start, state = restore_or_init(exp, optimizer, abstract, checkpoints)
+        experiment.save_config(config, workdir)  # not before: a refused run keeps its own
         with MetricWriter(
             workdir,
             total_steps,
@@ -84,6 +87,26 @@ def train(exp: Experiment, data: Any, workdir: Path) -> TrainState:
                     writer.message(f"stopped by a signal, saved step {step}; rerun to continue")
                     raise SystemExit(0)
     return state
+
+
+def check_config(config: Any, data: Any) -> None:
+    """Raises ValueError for what would stop the loop halfway, before anything is written."""
+    intervals = {
+        "log_every_steps": config.log_every_steps,
+        "eval.every_epochs": config.eval.every_epochs,
+        "checkpoint.every_steps": config.checkpoint.every_steps,
+    }
+    for field, value in intervals.items():
+        if value < 1:
+            raise ValueError(
+                f"{field} is {value}, expected at least 1; for 'never' use --config.{field}=1000000"
+            )
+    splits = data.evaluation_splits(config.eval.splits)
+    if config.eval.select_on not in splits:
+        raise ValueError(
+            f"eval.select_on is {config.eval.select_on!r}, but {config.data.name} has evaluation "
+            f"splits {splits}; set --config.eval.select_on"
+        )
 
 
 def jit_train_step(
@@ -130,11 +153,6 @@ def evaluate(evaluator: Evaluator, state: TrainState, writer: MetricWriter, step
     """Evaluates every configured split, logs the numbers, returns rank-1 of the selecting one."""
     config = evaluator.exp.config
     splits = evaluator.data.evaluation_splits(config.eval.splits)
-    if config.eval.select_on not in splits:
-        raise ValueError(
-            f"eval.select_on is {config.eval.select_on!r}, but {config.data.name} has evaluation "
-            f"splits {splits}; set --config.eval.select_on"
-        )
     scores = {split: evaluator.metrics(state.params, split) for split in splits}
     writer.write_scalars(step, evaluation_row(scores))
     shown = "; ".join(

@@ -195,10 +195,7 @@ def test_overlapping_patches(tmp_path):
     options = ("--image_size=32,16", "--stride=6")
     run("openai_clip", tmp_path / "clip.safetensors", tmp_path / "out", *options)
     params, config = load(tmp_path / "out")
-    assert (
-        params["image_encoder"]["pos_embed"].shape == (1 + 5 * 2, 128)
-        and config["stride"] == 6
-    )
+    assert params["image_encoder"]["pos_embed"].shape == (1 + 5 * 2, 128) and config["stride"] == 6
 
 
 def test_golden_position_resize():

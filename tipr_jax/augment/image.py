@@ -44,8 +44,10 @@ def random_erase(image: jax.Array, key: jax.Array) -> jax.Array:
     """
     b, h, w, _ = image.shape
     k_do, k_area, k_ratio, k_at = jax.random.split(key, 4)
-    area = h * w * jax.random.uniform(
-        k_area, (b, ERASE_TRIES), minval=ERASE_AREA[0], maxval=ERASE_AREA[1]
+    area = (
+        h
+        * w
+        * jax.random.uniform(k_area, (b, ERASE_TRIES), minval=ERASE_AREA[0], maxval=ERASE_AREA[1])
     )
     log_low, log_high = jnp.log(jnp.asarray(ERASE_RATIO))
     ratio = jnp.exp(jax.random.uniform(k_ratio, (b, ERASE_TRIES), minval=log_low, maxval=log_high))

@@ -31,9 +31,7 @@ def apply_mask(
     return masked, jnp.where(selected | forced, text_ids, 0)
 
 
-def mask_tokens(
-    text_ids: jax.Array, key: jax.Array, mask_id: int
-) -> tuple[jax.Array, jax.Array]:
+def mask_tokens(text_ids: jax.Array, key: jax.Array, mask_id: int) -> tuple[jax.Array, jax.Array]:
     """Draws and applies the mask: text_ids int [B,L] -> (masked ids, labels), int [B,L]."""
     draw_key, word_key = jax.random.split(key)
     draw = jax.random.uniform(draw_key, text_ids.shape)

@@ -10,6 +10,8 @@ from pathlib import Path
 
 from absl import app, flags
 
+from tipr_jax import command_line
+
 _MODEL = flags.DEFINE_string("model", None, "Run directory or model directory", required=True)
 _IMAGES = flags.DEFINE_string(
     "images", None, "Folder of photos, searched recursively", required=True
@@ -24,6 +26,7 @@ def main(argv: list[str]) -> None:
         raise app.UsageError(
             f'unexpected arguments {argv[1:]}; put the sentence into --query="..."'
         )
+    command_line.setup_process()
     try:
         search()
     except (ValueError, OSError) as error:

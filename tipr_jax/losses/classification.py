@@ -13,9 +13,10 @@ def cross_entropy(
     (deviation: the released masked-token loss is NaN then).
     """
     logits, weight = logits.astype(jnp.float32), weight.astype(jnp.float32)
-    log_p = jax.nn.log_softmax(logits, axis=1)
-    loss = -jnp.take_along_axis(log_p, label[:, None], axis=1)[:, 0]
-    hit = (jnp.argmax(logits, axis=1) == label).astype(jnp.float32)
+    of_label = jnp.take_along_axis(logits, label[:, None], axis=1)[:, 0]
+    # Not log_softmax and argmax: with a vocabulary as classes, each pass over [N,K] counts.
+    loss = jax.nn.logsumexp(logits, axis=1) - of_label
+    hit = (of_label >= jnp.max(logits, axis=1)).astype(jnp.float32)
     count = jnp.maximum(jnp.sum(weight), 1.0)
     return jnp.sum(loss * weight) / count, jnp.sum(hit * weight) / count
 

@@ -31,9 +31,7 @@ def _all_valid(x: jax.Array, valid: jax.Array | None) -> jax.Array:
     return jnp.ones(x.shape[0], bool) if valid is None else valid
 
 
-def kl_to_label(
-    logits: jax.Array, label: jax.Array, valid: jax.Array, epsilon: float
-) -> jax.Array:
+def kl_to_label(logits: jax.Array, label: jax.Array, valid: jax.Array, epsilon: float) -> jax.Array:
     """mean_a KL(softmax(logits[a]) || label[a]) with epsilon inside the label's logarithm."""
     log_p = jax.nn.log_softmax(jnp.where(valid[None, :], logits, _MASKED), axis=1)
     rows = jnp.sum(jnp.exp(log_p) * (log_p - jnp.log(label + epsilon)), axis=1)

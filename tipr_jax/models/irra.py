@@ -46,9 +46,7 @@ class Config:
 
     losses: tuple[str, ...] = ("sdm", "mlm", "id")  # empty: the two towers alone
     temperature: float = 0.02  # paper and released code: constant, never learned
-    learn_temperature: bool = (
-        False  # ITC learns its scale (ours; for random weights)
-    )
+    learn_temperature: bool = False  # ITC learns its scale (ours; for random weights)
     sdm_weight: float = 1.0
     itc_weight: float = 1.0
     id_weight: float = 1.0
@@ -79,6 +77,10 @@ class Config:
     def complete(self) -> "Config":
         """The same model with every optional head, against which optimiser patterns are checked."""
         return dataclasses.replace(self, losses=LOSSES)
+
+    def towers(self) -> "Config":
+        """The same model without training heads: what evaluation and search need."""
+        return dataclasses.replace(self, losses=(), learn_temperature=False)
 
     @classmethod
     def vit_b16(cls, **changes) -> "Config":
@@ -234,6 +236,9 @@ def mlm_terms(
     fused, labels = fused.reshape(-1, fused.shape[-1]), labels.reshape(-1)
     size = max(1, math.ceil(config.mlm_rows * labels.size))
 
+    # Recomputed in the backward pass: a cond keeps room for the residuals of BOTH branches, and
+    # these would be logits of every position.
+    @jax.checkpoint
     def plain(fused: jax.Array) -> tuple[jax.Array, jax.Array]:
         return masked_lm_loss(model.mlm_head(fused), labels)
 

@@ -33,12 +33,14 @@ def openai_clip(
     vision: int = 128,
     text: int = 64,
     depth: int = 2,
+    vocab: int = 128,
+    text_length: int = 16,
     seed: int = 0,
 ) -> dict[str, np.ndarray]:
-    """Vocabulary 128, text length 16, shared embedding 64; `depth` + 1 text layers."""
+    """Shared embedding 64; `depth` + 1 text layers."""
     rng = np.random.default_rng(seed)
     shapes = {
-        "positional_embedding": (16, text),
+        "positional_embedding": (text_length, text),
         "text_projection": (text, 64),
         "visual.class_embedding": (vision,),
         "visual.positional_embedding": (1 + grid * grid, vision),
@@ -48,7 +50,7 @@ def openai_clip(
         "visual.ln_pre.bias": (vision,),
         "visual.ln_post.weight": (vision,),
         "visual.ln_post.bias": (vision,),
-        "token_embedding.weight": (128, text),
+        "token_embedding.weight": (vocab, text),
         "ln_final.weight": (text,),
         "ln_final.bias": (text,),
     }
@@ -60,9 +62,17 @@ def openai_clip(
     return state
 
 
-def official_irra(*, persons: int = 7, rows: int = 3, cols: int = 2, seed: int = 0) -> dict:
+def official_irra(
+    *,
+    persons: int = 7,
+    rows: int = 3,
+    cols: int = 2,
+    vocab: int = 128,
+    text_length: int = 16,
+    seed: int = 0,
+) -> dict[str, np.ndarray]:
     """An IRRA state dict for images of rows x cols patches of 8 pixels."""
-    clip = openai_clip(seed=seed)
+    clip = openai_clip(vocab=vocab, text_length=text_length, seed=seed)
     rng = np.random.default_rng(seed + 1)
     clip["visual.positional_embedding"] = fill((1 + rows * cols, 128), rng)
     state = {f"base_model.{key}": value for key, value in clip.items()}
@@ -75,8 +85,8 @@ def official_irra(*, persons: int = 7, rows: int = 3, cols: int = 2, seed: int =
         "cross_attn.out_proj.bias": (64,),
         "mlm_head.dense.weight": (64, 64),
         "mlm_head.dense.bias": (64,),
-        "mlm_head.fc.weight": (128, 64),
-        "mlm_head.fc.bias": (128,),
+        "mlm_head.fc.weight": (vocab, 64),
+        "mlm_head.fc.bias": (vocab,),
     }
     for name in ("ln_pre_t", "ln_pre_i", "ln_post", "mlm_head.ln"):
         shapes |= {f"{name}.weight": (64,), f"{name}.bias": (64,)}
