@@ -1,10 +1,10 @@
 """Where the pixels of a split come from: image files, a prepared TFDS copy, or a cache in memory.
 
-A source is a function `image_id -> uint8 [H, W, 3]`. Every source decodes and resizes with
-`tipr_jax.preprocess.image`, so all of them give exactly the same pixels.
+A source is a function from image ids, int [b], to uint8 [b, H, W, 3]; the id -1 (padding) gives a
+black image. Every source decodes and resizes with `tipr_jax.preprocess.image`, so all of them give
+exactly the same pixels.
 """
 
-import collections
 import concurrent.futures
 import functools
 import os
@@ -17,7 +17,7 @@ import tqdm
 from data_pipelines.annotations import Split
 from tipr_jax.preprocess import image as preprocess
 
-ImageSource = Callable[[int], np.ndarray]
+ImageSource = Callable[[np.ndarray], np.ndarray]
 DEFAULT_CACHE_MB = 1024
 
 
@@ -54,30 +54,37 @@ def _image_source(
         image = preprocess.decode(encoded(image_id), name=path, allow_truncated=allow_truncated)
         return preprocess.resize(image, image_size)
 
+    pool = concurrent.futures.ThreadPoolExecutor(os.cpu_count())  # Pillow decodes without the GIL
     if len(split.image_path) * np.prod(image_size) * 3 <= cache_mb * 2**20:
-        return _cached(read, split, image_size)
-    return read
+        every = np.append(np.arange(len(split.image_path)), -1)
+        bar = f"decode {split.name} images"
+        return _decode(read, pool, image_size, every, bar).__getitem__  # [-1] is the black one
+    return functools.partial(_decode, read, pool, image_size)
 
 
-def _cached(read: ImageSource, split: Split, image_size: tuple[int, int]) -> ImageSource:
-    """Decodes every image once, on all cores, into one array."""
-    count = len(split.image_path)
-    images = np.empty((count, *image_size, 3), np.uint8)
+def _decode(
+    read: Callable[[int], np.ndarray],
+    pool: concurrent.futures.Executor,
+    image_size: tuple[int, int],
+    image_id: np.ndarray,
+    progress: str = "",
+) -> np.ndarray:
+    """uint8 [b, H, W, 3] of image_id int [b], decoded on all cores; `progress` names a bar."""
+    images = np.zeros((len(image_id), *image_size, 3), np.uint8)
 
-    def fill(image_id: int) -> None:
-        images[image_id] = read(image_id)
+    def fill(row: int) -> None:
+        if image_id[row] >= 0:
+            images[row] = read(image_id[row])
 
-    with concurrent.futures.ThreadPoolExecutor(os.cpu_count()) as pool:
-        done = pool.map(fill, range(count))
-        bar = tqdm.tqdm(
-            done, f"decode {split.name} images", count, unit="img", leave=False, disable=None
-        )
-        try:
-            collections.deque(bar, maxlen=0)
-        except BaseException:
-            pool.shutdown(cancel_futures=True)  # the first unreadable image ends the run
-            raise
-    return images.__getitem__
+    rows = [pool.submit(fill, row) for row in range(len(image_id))]
+    bar = tqdm.tqdm(rows, progress, unit="img", leave=False, disable=None if progress else True)
+    try:
+        for row in bar:
+            row.result()
+    finally:
+        for row in rows:  # the first unreadable image ends the run
+            row.cancel()
+    return images
 
 
 def _tfds_bytes(split: Split, name: str, tfds_dir: str) -> Callable[[int], bytes]:

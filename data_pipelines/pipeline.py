@@ -153,12 +153,9 @@ def _generate_with_images(
     source = image_source(split, data_cfg)
     errors: list[Exception] = []
 
-    def image_of(row: int) -> np.ndarray:
-        image_id = columns["image_id"][row]
-        if image_id < 0:
-            return np.zeros((*data_cfg.image_size, 3), np.uint8)
+    def images_of(rows: np.ndarray) -> np.ndarray:
         try:
-            return source(image_id)
+            return source(columns["image_id"][rows])
         except (ValueError, OSError) as error:  # TensorFlow would wrap it in its own traceback
             errors.append(error)
             raise
@@ -166,7 +163,7 @@ def _generate_with_images(
     tf = _tensorflow()
     tensorflow_error = tf.errors.OpError
     try:
-        for rows, image in _image_dataset(tf, rows_at, steps, image_of, data_cfg.image_size):
+        for rows, image in _image_dataset(tf, rows_at, steps, images_of, data_cfg.image_size):
             yield {"image": image, **_take(columns, rows)}
     except tensorflow_error:
         if errors:
@@ -178,25 +175,20 @@ def _image_dataset(
     tf: Any,
     rows_at: Callable[[int], np.ndarray],
     steps: range,
-    image_of: ImageSource,
+    images_of: ImageSource,
     image_size: tuple[int, int],
 ) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-    """Yields (rows int64 [b], image uint8 [b,H,W,3]) of each step, images decoded in parallel."""
+    """Yields (rows int64 [b], image uint8 [b,H,W,3]) of each step, prepared ahead of its use."""
     local_batch = len(rows_at(steps.start)) if len(steps) else 1
 
-    def rows_of(step: Any) -> Any:
-        return tf.ensure_shape(tf.numpy_function(rows_at, [step], tf.int64), [local_batch])
-
-    def with_image(row: Any) -> tuple[Any, Any]:
-        image = tf.numpy_function(image_of, [row], tf.uint8, stateful=False)
-        return row, tf.ensure_shape(image, [*image_size, 3])
+    def batch_of(step: Any) -> tuple[Any, Any]:
+        rows = tf.ensure_shape(tf.numpy_function(rows_at, [step], tf.int64), [local_batch])
+        image = tf.numpy_function(images_of, [rows], tf.uint8, stateful=False)
+        return rows, tf.ensure_shape(image, [local_batch, *image_size, 3])
 
     dataset = (
         tf.data.Dataset.range(steps.start, steps.stop)
-        .map(rows_of)
-        .unbatch()
-        .map(with_image, num_parallel_calls=tf.data.AUTOTUNE, deterministic=True)
-        .batch(local_batch)
+        .map(batch_of, num_parallel_calls=2, deterministic=True)
         .prefetch(PREFETCH_BATCHES)
     )
     return dataset.as_numpy_iterator()

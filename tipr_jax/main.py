@@ -186,4 +186,5 @@ def open_data(config: Any) -> Any:
 
 
 if __name__ == "__main__":
+    command_line.use_huge_pages()
     app.run(main, flags_parser=command_line.parse)

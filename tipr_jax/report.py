@@ -175,10 +175,13 @@ def _curve_section(curves: Curves, pictures: pathlib.Path) -> str:
     losses = {n: c for n, c in curves.items() if "loss" in n and n not in metrics}
     rest = {n: c for n, c in curves.items() if n not in metrics and n not in losses}
     images = []
-    for name, group, ylabel in (("losses", losses, "loss"), ("metrics", metrics, "percent")):
-        if group:
-            _draw_curves([(ylabel, group)], pictures / f"{name}.png", columns=1, size=(7.0, 3.6))
-            images.append(f'<img class=curve src="report/{name}.png" alt="{name}">')
+    if losses:
+        _draw_curves([("loss", losses)], pictures / "losses.png", columns=1, size=(7.0, 3.6))
+        images.append('<img class=curve src="report/losses.png" alt="losses">')
+    if metrics:
+        panels = _metric_panels(metrics)
+        _draw_curves(panels, pictures / "metrics.png", columns=2, size=(4.5, 2.8), legend=True)
+        images.append('<img class=wide src="report/metrics.png" alt="metrics">')
     if rest:
         panels = [(name, {name: curve}) for name, curve in rest.items()]
         _draw_curves(panels, pictures / "others.png", columns=4, size=(3.5, 2.2))
@@ -186,8 +189,22 @@ def _curve_section(curves: Curves, pictures: pathlib.Path) -> str:
     return "<h2>Training</h2>\n" + "\n".join(images)
 
 
+def _metric_panels(metrics: Curves) -> list[tuple[str, Curves]]:
+    """One panel per split and direction: "eval/test/t2i/R1" is the line R1 of "test, t2i"."""
+    panels: dict[str, Curves] = {}
+    for name, curve in metrics.items():
+        *group, metric = name.removeprefix("eval/").split("/")
+        panels.setdefault(", ".join(group), {})[metric] = curve
+    return list(panels.items())
+
+
 def _draw_curves(
-    panels: Sequence[tuple[str, Curves]], path: pathlib.Path, *, columns: int, size: tuple
+    panels: Sequence[tuple[str, Curves]],
+    path: pathlib.Path,
+    *,
+    columns: int,
+    size: tuple,
+    legend: bool = False,
 ) -> None:
     """One panel per (title, curves); `size` is one panel's width and height in inches."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
@@ -209,6 +226,7 @@ def _draw_curves(
             axes.set_title(title, fontsize=9, parse_math=False)
         else:
             axes.set_ylabel(title)
+        if legend or len(panels) == 1:
             axes.legend(frameon=False, fontsize=8, loc="center left", bbox_to_anchor=(1.0, 0.5))
     figure.savefig(path, dpi=110)
 

@@ -56,12 +56,12 @@ def test_the_pipeline_reads_the_same_pixels_from_tfds(write_layout, tmp_path, da
     prepare("cuhk_pedes", root, tmp_path / "tfds")
     split = annotations.load_dataset("cuhk_pedes", str(root))["train"]
     from_files = image_source(split, data_cfg)
-    expected = [from_files(image_id) for image_id in range(15)]
+    expected = from_files(np.arange(15))
     for path in split.image_path:
         pathlib.Path(path).unlink()
     data_cfg.tfds_dir = str(tmp_path / "tfds")
     from_tfds = image_source(split, data_cfg)
-    np.testing.assert_array_equal([from_tfds(image_id) for image_id in range(15)], expected)
+    np.testing.assert_array_equal(from_tfds(np.arange(15)), expected)
 
 
 def test_a_stale_copy_is_an_error(write_layout, tiny_entries, tmp_path, data_cfg):
@@ -71,7 +71,7 @@ def test_a_stale_copy_is_an_error(write_layout, tiny_entries, tmp_path, data_cfg
     split = annotations.load_dataset("cuhk_pedes", str(root))["train"]
     data_cfg.tfds_dir = str(tmp_path / "tfds")
     with pytest.raises(ValueError, match="prepare it again"):
-        image_source(split, data_cfg)(0)
+        image_source(split, data_cfg)(np.array([0]))
 
 
 def test_an_unprepared_directory_is_an_error(write_layout, tmp_path, data_cfg):

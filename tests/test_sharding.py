@@ -1,0 +1,101 @@
+"""The same global batch gives the same losses and updates on every mesh, under every rules table."""
+
+import jax
+import numpy as np
+import pytest
+from jax.sharding import AxisType
+from jax.sharding import PartitionSpec as P
+
+from configs import irra
+from tipr_jax import experiment, sharding, trainer
+from tipr_jax.batch import synthetic_batch
+from tipr_jax.train_state import create_state
+
+LOSSES = ("sdm", "id", "mlm", "itc", "cmpm")
+
+
+def make_config():
+    config = irra.get_config("debug")
+    config.model.losses = LOSSES
+    config.model.vision_width = config.model.text_width = config.model.embed_dim = 128
+    config.model.vocab_size = 512
+    config.data.image_size = (32, 16)
+    config.data.text_length = 16
+    config.data.batch_size = 16
+    config.optimizer.name, config.optimizer.eps = "sgd", 1e-8
+    config.optimizer.learning_rate = 0.01
+    config.schedule.num_epochs = 2
+    return config
+
+
+def two_steps(config, mesh=None):
+    """(metrics of the second step, parameters after it), as numpy."""
+    exp = experiment.build(config, num_persons=8)
+    if mesh is not None:
+        exp = experiment.on_mesh(exp, mesh)
+    optimizer, _ = experiment.make_optimizer(exp, steps_per_epoch=10)
+    abstract = experiment.abstract_state(exp, optimizer)
+    step = trainer.jit_train_step(exp, optimizer, abstract)
+    layout = jax.tree.map(lambda x: x.sharding, abstract)
+    state = jax.device_put(create_state(experiment.initial_params(exp), optimizer), layout)
+    batch = synthetic_batch(16, (32, 16), 16, vocab_size=512, num_persons=8)
+    batch["valid"][-3:] = False
+    for _ in range(2):
+        state, metrics = step(state, sharding.put_batch(batch, exp.batch_sharding))
+    return jax.device_get((metrics, state.params))
+
+
+@pytest.fixture(scope="module")
+def one_device():
+    mesh = jax.make_mesh(
+        (1, 1), ("data", "model"), devices=jax.devices()[:1], axis_types=(AxisType.Auto,) * 2
+    )
+    return two_steps(make_config(), mesh)
+
+
+@pytest.mark.parametrize("rules", sorted(sharding.RULES))
+@pytest.mark.parametrize("shape", [(8, 1), (4, 2), (2, 4)], ids=str)
+def test_mesh_changes_nothing(one_device, rules, shape):
+    config = make_config()
+    config.mesh.data, config.mesh.model = shape
+    config.mesh.rules = rules
+    metrics, params = two_steps(config)
+    for name, value in one_device[0].items():
+        np.testing.assert_allclose(metrics[name], value, rtol=1e-5, atol=1e-6, err_msg=name)
+    for (path, a), b in zip(
+        jax.tree.leaves_with_path(params), jax.tree.leaves(one_device[1]), strict=True
+    ):
+        error = np.linalg.norm(a - b) / max(np.linalg.norm(b), 1e-6)
+        assert error < 1e-5, f"{jax.tree_util.keystr(path)}: {error}"
+
+
+def test_rules_place_parameters_where_they_say():
+    config = make_config()
+    config.mesh.data, config.mesh.model = 4, 2
+    specs = {}
+    for rules in sharding.RULES:
+        config.mesh.rules = rules
+        exp = experiment.build(config, num_persons=8)
+        attention = exp.param_shardings["image_encoder"]["blocks"]["attn"]["qkv"]["kernel"]
+        specs[rules] = attention.spec
+    assert specs["data_parallel"] == P(None, None, None, None, None)
+    assert specs["fully_sharded"] == P(None, ("data", "model"), None, None, None)
+    assert specs["tensor_parallel"] == P(None, None, None, "model", None)
+
+
+def test_sizes_that_do_not_divide_stay_whole():
+    mesh = sharding.make_mesh(4, 2)
+    rules = sharding.RULES["tensor_parallel"]
+    assert sharding.mesh_spec((sharding.VOCAB,), (11,), mesh, rules) == P(None)
+    assert sharding.mesh_spec((sharding.VOCAB,), (12,), mesh, rules) == P("model")
+
+
+def test_moments_are_laid_out_like_their_parameters():
+    config = make_config()
+    config.optimizer.name = "adam"
+    config.mesh.rules = "fully_sharded"
+    exp = experiment.build(config, num_persons=8)
+    optimizer, _ = experiment.make_optimizer(exp, steps_per_epoch=10)
+    state = experiment.abstract_state(exp, optimizer)
+    sharded = [x for x in jax.tree.leaves(state.opt_state) if x.sharding.spec not in (P(), P(None))]
+    assert len(sharded) > 20, "the optimiser's moments are replicated"
