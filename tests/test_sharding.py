@@ -1,4 +1,4 @@
-"""The same global batch gives the same losses and updates on every mesh, under every rules table."""
+"""The same global batch gives the same losses and updates on every mesh, under every rules."""
 
 import jax
 import numpy as np
