@@ -58,7 +58,7 @@ def train(config: Any, workdir: Path) -> None:
 
     if not checkpoints.is_run(workdir):  # a resumed run keeps its config's sizes
         config = experiment.adopt_model(config, workdir)
-    if config.warm_start:
+    if config.warm_start and not config.init_from:
         config = warm_start(config, workdir)
     data = open_data(config)
     exp = experiment.build(config, num_persons=data.splits["train"].num_persons)
@@ -172,7 +172,8 @@ def write_report(config: Any, workdir: Path, data: Any, split: str) -> None:
     exp = experiment.build(config)
     _, params = experiment.trained_towers(exp, workdir)
     features = Evaluator(exp, data).features(params, split)
-    report.write_report(workdir, sheets=example_sheets(features, data.splits[split]))
+    sheets = example_sheets(features, data.splits[split])
+    report.write_report(workdir, title=f"{config.method} on {config.data.name}", sheets=sheets)
 
 
 def open_data(config: Any) -> Any:

@@ -17,6 +17,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from PIL import Image
 
 METRIC_COLUMNS = ("R1", "R5", "R10", "mAP", "mINP")
+_DIRECTIONS = {"t2i": "text → image", "i2t": "image → text"}
 _NEUTRAL = "#555555"
 _FRAMES = {  # is_correct -> colour, line style, mark
     True: ("#1a9850", "solid", " ✓"),
@@ -121,8 +122,11 @@ def _metric_section(results: Mapping) -> str:
     for label, block in _result_blocks(results):
         selected_on = block.get("selected_on")
         selected = f"selected on {selected_on}" if selected_on and "selected" not in label else ""
-        name = ", ".join(filter(None, (label.replace("_", " "), selected))) or "result"
-        for key, direction in (("t2i", "text → image"), ("i2t", "image → text")):
+        name = (
+            ", ".join(filter(None, (label.removeprefix("others ").replace("_", " "), selected)))
+            or "result"
+        )
+        for key, direction in _DIRECTIONS.items():
             if key in block:
                 cells = [name, block.get("split", ""), block.get("step", ""), direction]
                 cells += [_percent(block[key].get(metric)) for metric in METRIC_COLUMNS]
@@ -190,11 +194,12 @@ def _curve_section(curves: Curves, pictures: pathlib.Path) -> str:
 
 
 def _metric_panels(metrics: Curves) -> list[tuple[str, Curves]]:
-    """One panel per split and direction: "eval/test/t2i/R1" is the line R1 of "test, t2i"."""
+    """One panel per split and direction: "eval/test/t2i/R1" is a line of "test, text → image"."""
     panels: dict[str, Curves] = {}
     for name, curve in metrics.items():
         *group, metric = name.removeprefix("eval/").split("/")
-        panels.setdefault(", ".join(group), {})[metric] = curve
+        title = ", ".join(_DIRECTIONS.get(part, part) for part in group)
+        panels.setdefault(title, {})[metric] = curve
     return list(panels.items())
 
 
