@@ -289,7 +289,7 @@ CONFIG, QUICKSTART = "--config=configs/irra.py", "--config=configs/irra.py:quick
         ([CONFIG, "--config.data.batch_size=ten"], ["--config.data.batch_size=ten", "int"]),
         (["--config=configs/irra.py:quikstart"], ["variant 'quikstart'", "'quickstart'"]),
         (["--config=configs/nope.py"], ["configs/nope.py: no such file", QUICKSTART]),
-        (["--config=setup.py"], ["setup.py: not a config file", "get_config()"]),
+        (["--config=tipr_jax/batch.py"], ["batch.py: not a config file", "get_config()"]),
         ([], ["--config is missing", QUICKSTART]),
         ([CONFIG, "--mode=trian"], ["--mode=trian", "<train|eval|embed|export>"]),
         ([CONFIG, "--modus=eval"], ["Unknown command line flag 'modus'"]),

@@ -76,6 +76,10 @@ def _config_problem(argv: list[str]) -> str | None:
         config = flags.FLAGS["config"].parser.parse(given)
     except (ValueError, TypeError) as error:
         return f"--config={given}: {_last_line(error)}"
+    except AttributeError as error:
+        if "get_config" not in str(error):
+            raise
+        config = None
     if not isinstance(config, ConfigDict):
         return f"--config={given}: not a config file; expected get_config() to return a ConfigDict"
     problems = (_field_problem(config, argument) for argument in argv[1:])
