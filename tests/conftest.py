@@ -46,6 +46,7 @@ def tiny_config(tiny_root):
     config.data.image_size = (32, 16)
     config.data.text_length = 32
     config.data.batch_size = config.eval.batch_size = 16
+    config.model.patch = config.model.stride = 8
     config.model.losses = ("sdm", "id", "itc")
     config.schedule.num_epochs = 2
     config.log_every_steps = 1

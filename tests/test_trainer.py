@@ -130,7 +130,7 @@ def test_overfits_a_handful_of_pairs(tiny_config, data, tmp_path):
     trainer.train(exp, data, tmp_path)
     rows = [json.loads(x) for x in (tmp_path / "metrics.jsonl").read_text().splitlines()]
     rank1 = [r["eval/test/t2i/R1"] for r in rows if "eval/test/t2i/R1" in r]
-    assert rank1[-1] > 90 > rank1[0]
+    assert rank1[-1] > 90 > rank1[0], rank1
 
 
 def test_nan_names_the_term_and_the_step(tiny_config, data, tmp_path):
