@@ -13,6 +13,7 @@ ratio is the median over the pairs. Machines are noisy: quote ratios.
 import argparse
 import json
 import statistics
+import sys
 import tempfile
 import time
 from collections.abc import Callable
@@ -21,6 +22,9 @@ from typing import Any
 
 import jax
 import numpy as np
+
+ROOT = Path(__file__).resolve().parent.parent
+sys.path.insert(0, str(ROOT))  # also runs from a checkout that is not installed
 
 from configs import irra as irra_config
 from tipr_jax import command_line, experiment, trainer
@@ -69,7 +73,7 @@ def train_step_call(exp: experiment.Experiment) -> Call:
 
 def encode_calls(exp: experiment.Experiment) -> dict[str, Call]:
     evaluator = Evaluator(exp, data=None)
-    params = experiment.initial_params(exp)
+    params = evaluator.tower_params(experiment.initial_params(exp))
     batch = put_batch(make_batch(exp), exp.batch_sharding)
     return {
         "encode image": lambda: jax.block_until_ready(

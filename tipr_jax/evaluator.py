@@ -41,11 +41,15 @@ class Evaluator:
             out_shardings=exp.replicated,
         )
 
+    def tower_params(self, params: Any) -> Any:
+        """Those of a model's parameters that the encoders read."""
+        return {name: params[name] for name in self.exp.abstract_params}
+
     def _run(self, encode: Callable, params: Any, batches: Iterable, key: str, n: int, what: str):
         bar = tqdm(total=n, desc=what, unit=key.split("_")[0], leave=False, disable=None)
         rows = []
         with bar:
-            params = {name: params[name] for name in self.exp.abstract_params}
+            params = self.tower_params(params)
             for batch in batches:
                 x = put_batch({key: batch[key]}, self.exp.batch_sharding)[key]
                 rows.append(np.asarray(encode(params, x)))
