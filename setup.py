@@ -1,4 +1,4 @@
-"""Packaging of tipr_jax. Lower bounds only; PyTorch is needed by the weight converter alone."""
+"""Packaging of tipr_jax. Lower bounds only; of the package only the converter needs PyTorch."""
 
 from pathlib import Path
 

@@ -27,7 +27,7 @@ def get_config() -> ConfigDict:
     config.data.allow_truncated = False  # True (released code): read files that end early
     config.data.image_size = (384, 128)
     config.data.text_length = 77
-    config.data.batch_size = 64  # global: 1 and 256 devices see the same batches
+    config.data.batch_size = 64  # global, whatever the number of devices
     config.data.sampler = "random"  # random | identity (P persons x num_instances)
     config.data.num_instances = 4
     config.data.last_batch = "pad"  # pad (released: the partial batch is kept) | drop

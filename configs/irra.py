@@ -4,7 +4,7 @@ Variants: cuhk_pedes (default), icfg_pedes, rstp_reid: the paper's runs, startin
 quickstart: a small model on generated data, minutes on a CPU; debug: one step of a tiny model.
 """
 
-from ml_collections import ConfigDict
+from ml_collections import ConfigDict, config_dict
 
 from configs import common
 
@@ -46,6 +46,7 @@ def paper() -> ConfigDict:
     config.model.itc_weight = 1.0
     config.model.id_weight = 1.0
     config.model.mlm_weight = 1.0
+    config.model.image_id_factor = config_dict.placeholder(float)  # e.g. 0.3: soft SDM labels
     config.model.mask_caption_ids = True  # official behaviour; False is what the paper describes
     config.model.augment = True
     config.model.mlm_rows = 0.2
@@ -56,7 +57,7 @@ def paper() -> ConfigDict:
     config.optimizer.weight_decay = 4e-5
     config.optimizer.b1 = 0.9
     config.optimizer.b2 = 0.999
-    config.optimizer.eps = 1e-3  # official: large, so that Adam behaves like momentum SGD
+    config.optimizer.eps = 1e-3  # official, large: Adam acts like momentum SGD (AdamW: 1e-8)
     config.optimizer.momentum = 0.9
     # (pattern, learning-rate multiplier, weight decay); the first match decides.
     config.optimizer.groups = (

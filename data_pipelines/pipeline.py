@@ -1,7 +1,7 @@
 """Iterators over batches (the contract of `tipr_jax.batch`), as dicts of numpy arrays.
 
 Rows come from `sampler`, pixels from `image_source`; tf.data decodes in parallel and prefetches.
-Captions are tokenised once, up front. Padding rows hold zeros, ids -1 and valid False.
+An iterator tokenises its captions once, up front. Padding rows hold zeros, ids -1 and valid False.
 """
 
 import atexit

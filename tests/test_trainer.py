@@ -26,6 +26,8 @@ def run_arguments(config, workdir: Path, **changes) -> list[str]:
         "data.batch_size": config.data.batch_size,
         "eval.batch_size": config.eval.batch_size,
         "model.losses": tuple(config.model.losses),
+        "model.patch": config.model.patch,
+        "model.stride": config.model.stride,
         "schedule.num_epochs": config.schedule.num_epochs,
         "checkpoint.every_steps": 1,
         "log_every_steps": 1,

@@ -28,7 +28,7 @@ def _rank(metrics: dict) -> tuple[float, int]:
 class Checkpoints:
     """The `checkpoints/` directory of a run; saves are asynchronous, so `close()` it."""
 
-    def __init__(self, workdir: str | Path, keep_last: int = 2):
+    def __init__(self, workdir: str | Path, keep_last: int = 2, *, read_only: bool = False):
         self.directory = Path(workdir).absolute() / "checkpoints"
         best = keep.BestN(
             get_metric_fn=_rank, n=1, reverse=False, keep_checkpoints_without_metrics=False
@@ -39,7 +39,9 @@ class Checkpoints:
             options=ocp.CheckpointManagerOptions(
                 preservation_policy=keep.AnyPreservationPolicy([keep.LatestN(keep_last), best]),
                 best_fn=_rank,
-                cleanup_tmp_directories=True,
+                cleanup_tmp_directories=not read_only,
+                read_only=read_only,
+                create=not read_only,
             ),
         )
 
@@ -66,17 +68,28 @@ class Checkpoints:
         laid out anew. An unreadable step is skipped with a warning that names it.
 
         Raises:
-          ValueError: if a checkpoint holds another model than `abstract_state` describes.
+          ValueError: a checkpoint of another model, or none of the checkpoints can be read.
         """
+        damaged: dict[int, str] = {}
         for step in sorted(self._manager.all_steps(), reverse=True):
             try:
                 self._check_tree(step, abstract_state)
                 args = ocp.args.StandardRestore(abstract_state)
-                return step, self._manager.restore(step, args=args)
+                state = self._manager.restore(step, args=args)
             except ModelMismatch:
                 raise
             except Exception as error:  # damaged files raise many types
-                self._set_aside(step, _reason(error))
+                damaged[step] = _reason(error)
+                continue
+            for bad, reason in damaged.items():
+                self._set_aside(bad, reason)
+            return step, state
+        if damaged:
+            step, reason = max(damaged.items())
+            raise ValueError(
+                f"none of the checkpoints {sorted(damaged)} in {self.directory} can be read (step "
+                f"{step}: {reason}); restore the files, or start again in another --workdir"
+            )
         return None
 
     def _set_aside(self, step: int, reason: str) -> None:
@@ -205,7 +218,9 @@ def load_run_params(workdir: str | Path, step: int | None = None) -> tuple[int, 
     Raises:
       ValueError: if the run has no checkpoint.
     """
-    with Checkpoints(workdir) as checkpoints:
+    if not is_run(workdir):
+        raise ValueError(f"no checkpoint in {workdir}/checkpoints; train first, or check --workdir")
+    with Checkpoints(workdir, read_only=True) as checkpoints:
         if step is None:
             step = checkpoints.best_step()
         if step is None:

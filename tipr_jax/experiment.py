@@ -160,7 +160,7 @@ def trained_towers(exp: Experiment, workdir: Path) -> tuple[int, Any]:
     Raises:
       ValueError: neither exists, or the parameters do not fit the model.
     """
-    source = workdir if checkpoints.is_run(workdir) else exp.config.init_from
+    source = source_of(exp.config, workdir)
     if not source:
         raise ValueError(
             f"nothing to evaluate: {workdir} has no checkpoints and --config.init_from is empty; "
@@ -175,12 +175,16 @@ def trained_towers(exp: Experiment, workdir: Path) -> tuple[int, Any]:
     return step, jax.device_put(loaded, exp.param_shardings)
 
 
-def adopt_model(config: ConfigDict, workdir: Path) -> ConfigDict:
-    """`config` with the model sizes of what it will load: a run's checkpoint or `init_from`.
+def source_of(config: ConfigDict, workdir: Path) -> Path | str:
+    """What to evaluate: the run in `workdir` if there is one, else `config.init_from` or ""."""
+    return workdir if checkpoints.is_run(workdir) else config.init_from
+
+
+def adopt_model(config: ConfigDict, source: Path | str) -> ConfigDict:
+    """`config` with the model sizes of the run or model directory `source` ("" for none).
 
     So a converted ViT-L/14 needs no size flags. Losses and their weights stay the config's.
     """
-    source = workdir if checkpoints.is_run(workdir) else config.init_from
     if not source:
         return config
     method, fields = checkpoints.model_fields(source)
@@ -273,7 +277,9 @@ def save_config(config: ConfigDict, workdir: Path) -> None:
                 workdir,
                 "; ".join(f"{k} {before.get(k)} -> {after.get(k)}" for k in changed),
             )
-    path.write_text(json.dumps(new, indent=2) + "\n")
+    draft = path.with_name("config.json.partial")
+    draft.write_text(json.dumps(new, indent=2) + "\n")
+    draft.replace(path)
 
 
 def _leaves(tree: dict, prefix: str = "") -> dict[str, Any]:

@@ -54,10 +54,9 @@ def run(config: Any, workdir: Path, mode: str) -> None:
 
 def train(config: Any, workdir: Path) -> None:
     """Trains or continues, then shows the selected checkpoint: table, results.json, report.html."""
-    from tipr_jax import checkpoints, experiment, results, trainer
+    from tipr_jax import experiment, results, trainer
 
-    if not checkpoints.is_run(workdir):  # a resumed run keeps its config's sizes
-        config = experiment.adopt_model(config, workdir)
+    config = experiment.adopt_model(config, config.init_from)
     if config.warm_start and not config.init_from:
         config = warm_start(config, workdir)
     data = open_data(config)
@@ -92,7 +91,7 @@ def evaluate(config: Any, workdir: Path) -> None:
     from tipr_jax import checkpoints, experiment, results
     from tipr_jax.evaluator import Evaluator
 
-    config = experiment.adopt_model(config, workdir)
+    config = experiment.adopt_model(config, experiment.source_of(config, workdir))
     data = open_data(config)
     exp = experiment.build(config)
     step, params = experiment.trained_towers(exp, workdir)
@@ -111,7 +110,7 @@ def embed(config: Any, workdir: Path) -> None:
     from tipr_jax import experiment
     from tipr_jax.evaluator import Evaluator
 
-    config = experiment.adopt_model(config, workdir)
+    config = experiment.adopt_model(config, experiment.source_of(config, workdir))
     data = open_data(config)
     exp = experiment.build(config)
     _, params = experiment.trained_towers(exp, workdir)
@@ -155,11 +154,13 @@ def dry_run(config: Any) -> None:
     from tipr_jax import experiment
     from tipr_jax.train_state import count_parameters
 
-    report = check_dataset(config.data.name, open_data(config).root)
+    data = open_data(config)
+    report = check_dataset(config.data.name, data.root)
     print(report)
     if report.problems:
         raise ValueError(f"{config.data.name}: {len(report.problems)} problems, listed above")
-    exp = experiment.build(config)
+    config = experiment.adopt_model(config, config.init_from)
+    exp = experiment.build(config, num_persons=data.splits["train"].num_persons)
     count = count_parameters(jax.eval_shape(exp.init, exp.keys[0]))
     print(f"{config.method}: {count:,} parameters on {exp.mesh.size} device(s); nothing was run")
 

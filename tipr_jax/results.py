@@ -39,7 +39,8 @@ def read_evaluations(workdir: str | Path) -> list[tuple[int, Scores]]:
 
 def select(evaluations: list[tuple[int, Scores]], split: str) -> tuple[int, Scores]:
     """The evaluation of the best text-to-image rank-1 on `split`; the earliest of equals."""
-    return max(evaluations, key=lambda e: (e[1][split]["t2i"]["R1"], -e[0]))
+    known = [e for e in evaluations if split in e[1]]
+    return max(known, key=lambda e: (e[1][split]["t2i"]["R1"], -e[0]))
 
 
 def summarise(
@@ -68,7 +69,7 @@ def summarise(
     others = {}
     if untrained:
         others["untrained"] = block(untrained)
-    if trained is not evaluations:
+    if len(trained) < len(evaluations):
         others["start" if config.init_from else "untrained"] = block(evaluations[0])
         others |= {f"best on {s}": block(select(trained, s)) for s in splits}
         others["last epoch"] = block(trained[-1])

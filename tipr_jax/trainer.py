@@ -13,6 +13,7 @@ import numpy as np
 import optax
 
 from tipr_jax import experiment
+from tipr_jax.batch import abstract_batch, validate
 from tipr_jax.checkpoints import Checkpoints
 from tipr_jax.evaluator import Evaluator
 from tipr_jax.experiment import Experiment
@@ -61,10 +62,14 @@ def train(exp: Experiment, data: Any, workdir: Path) -> TrainState:
             if start == 0:
                 evaluate(evaluator, state, writer, 0)
             batches = data.train_batches(start)
+            contract = abstract_batch(
+                config.data.batch_size, tuple(config.data.image_size), config.data.text_length
+            )
             for step in range(start + 1, total_steps + 1):
                 began = time.perf_counter()
                 batch = next(batches)
                 waited = time.perf_counter() - began
+                validate(batch, contract)
                 state, metrics = train_step(state, put_batch(batch, exp.batch_sharding))
                 metrics = check_finite(step, jax.device_get(metrics))
                 writer.progress(step, metrics)

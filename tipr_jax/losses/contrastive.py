@@ -17,6 +17,11 @@ def unit(x: jax.Array) -> jax.Array:
     return x / jnp.linalg.norm(x, axis=1, keepdims=True)
 
 
+def similarity(a: jax.Array, b: jax.Array) -> jax.Array:
+    """a [B,C] times b [B,C] transposed, in true float32 (accelerators round by default)."""
+    return jnp.matmul(a, b.T, precision="highest")
+
+
 def _same(ids: jax.Array, valid: jax.Array) -> jax.Array:
     """[B,B] float: 1 where two valid rows share the id."""
     same = (ids[:, None] == ids[None, :]) & valid[:, None] & valid[None, :]
@@ -62,7 +67,7 @@ def sdm_loss(
     # Released code: row sums broadcast over the LAST axis, so columns are normalised. It differs
     # from row normalisation only with soft labels.
     label = label / jnp.maximum(jnp.sum(label, axis=1), epsilon)[None, :]
-    text_to_image = logit_scale * unit(text_embed) @ unit(image_embed).T
+    text_to_image = logit_scale * similarity(unit(text_embed), unit(image_embed))
     return kl_to_label(text_to_image.T, label, valid, epsilon) + kl_to_label(
         text_to_image, label, valid, epsilon
     )
@@ -84,8 +89,8 @@ def cmpm_loss(
     label = _same(person_id, valid)
     label = label / jnp.maximum(jnp.linalg.norm(label, axis=1, keepdims=True), epsilon)
     image_embed, text_embed = image_embed.astype(jnp.float32), text_embed.astype(jnp.float32)
-    image_to_text = image_embed @ unit(text_embed).T
-    text_to_image = text_embed @ unit(image_embed).T
+    image_to_text = similarity(image_embed, unit(text_embed))
+    text_to_image = similarity(text_embed, unit(image_embed))
     return kl_to_label(image_to_text, label, valid, epsilon) + kl_to_label(
         text_to_image, label, valid, epsilon
     )
@@ -100,7 +105,7 @@ def itc_loss(
 ) -> jax.Array:
     """Symmetric InfoNCE of CLIP: each row's own partner is the only positive."""
     valid = _all_valid(image_embed, valid)
-    logits = logit_scale * unit(image_embed) @ unit(text_embed).T
+    logits = logit_scale * similarity(unit(image_embed), unit(text_embed))
 
     def direction(z: jax.Array) -> jax.Array:
         log_p = jax.nn.log_softmax(jnp.where(valid[None, :], z, _MASKED), axis=1)

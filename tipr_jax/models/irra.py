@@ -12,7 +12,7 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 
-from tipr_jax.augment.image import augment_images, normalise
+from tipr_jax.augment.image import augment_images, normalise, random_flip
 from tipr_jax.augment.masking import mask_tokens
 from tipr_jax.losses.classification import identity_loss, masked_lm_loss
 from tipr_jax.losses.contrastive import cmpm_loss, itc_loss, sdm_loss
@@ -167,7 +167,10 @@ def prepare_inputs(batch: dict[str, jax.Array], key: jax.Array, config: Config) 
     """
     image_key, mask_key = jax.random.split(key)
     image = batch["image"]
-    image = augment_images(image, image_key) if config.augment else normalise(image)
+    if config.augment:
+        image = augment_images(image, image_key)
+    else:  # the released transform without augmentation still flips
+        image = normalise(random_flip(image, image_key))
     inputs = {"image": image, "caption_ids": batch["text_ids"]}
     if "mlm" in config.losses:
         masked, labels = mask_tokens(batch["text_ids"], mask_key, config.mask_id)
@@ -199,7 +202,7 @@ def objective(model: Irra, inputs: dict[str, jax.Array], config: Config) -> dict
             person_id,
             logit_scale=scale,
             image_id=None if c.image_id_factor is None else inputs["image_id"],
-            factor=c.image_id_factor,
+            factor=c.image_id_factor or 0.0,
             valid=valid,
         )
     if "itc" in c.losses:

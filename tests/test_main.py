@@ -1,0 +1,58 @@
+"""What a user's commands do, end to end in one process."""
+
+import json
+
+import pytest
+
+from tipr_jax import main, results
+from tipr_jax.models.irra import LOSSES
+
+
+@pytest.fixture
+def config(tiny_config):
+    """All losses, a warm start, bfloat16, padded last batches and no val split, in one short run."""
+    tiny_config.precision = "bfloat16"
+    tiny_config.data.last_batch = "pad"
+    tiny_config.eval.splits = ("test",)
+    tiny_config.model.losses = LOSSES
+    tiny_config.model.mask_caption_ids = False
+    tiny_config.schedule.num_epochs = 1
+    tiny_config.warm_start = {"model": {"losses": ("itc",), "learn_temperature": True}}
+    return tiny_config
+
+
+def test_train_then_evaluate(config, tmp_path, capsys):
+    main.run(config, tmp_path, "train")
+    saved = json.loads((tmp_path / "results.json").read_text())
+    assert list(saved["others"]) == ["untrained", "start", "best on test", "last epoch"]
+    assert saved["split"] == saved["selected_on"] == "test"
+    assert "selected on test" in (tmp_path / "report.html").read_text()
+    assert "untrained (step 0)" in capsys.readouterr().out
+    assert (tmp_path / "warm_start" / "checkpoints").is_dir()
+    rows = [json.loads(x) for x in (tmp_path / "metrics.jsonl").read_text().splitlines()]
+    assert rows[1]["step"] == 1 and {f"{loss}_loss" for loss in LOSSES} <= set(rows[1])
+
+    main.run(config, tmp_path, "eval")
+    shown = capsys.readouterr().out
+    assert "given weights" in shown and "untrained" not in shown
+    assert json.loads((tmp_path / "results.json").read_text()) == saved
+
+
+def test_dry_run_counts_this_data_set(tiny_config, tmp_path, capsys):
+    tiny_config.dry_run = True
+    main.run(tiny_config, tmp_path / "run", "eval")
+    assert "nothing was run" in capsys.readouterr().out
+    assert not (tmp_path / "run").exists()
+
+
+def test_selection_prefers_the_earliest_best_and_ignores_missing_splits():
+    def scores(**rank1):
+        return {split: {"t2i": {"R1": value}, "i2t": {"R1": 0.0}} for split, value in rank1.items()}
+
+    evaluations = [
+        (10, scores(test=50.0)),
+        (20, scores(test=50.0, val=1.0)),
+        (30, scores(test=4.0)),
+    ]
+    assert results.select(evaluations, "test")[0] == 10
+    assert results.select(evaluations, "val")[0] == 20
