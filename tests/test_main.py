@@ -10,7 +10,7 @@ from tipr_jax.models.irra import LOSSES
 
 @pytest.fixture
 def config(tiny_config):
-    """All losses, a warm start, bfloat16, padded last batches and no val split, in one short run."""
+    """All losses, a warm start, bfloat16, padded last batches, no val split: one short run."""
     tiny_config.precision = "bfloat16"
     tiny_config.data.last_batch = "pad"
     tiny_config.eval.splits = ("test",)
