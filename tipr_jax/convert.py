@@ -1,6 +1,7 @@
 """Converts weights offline: released files to a directory for `--config.init_from`, and back."""
 
 import argparse
+import logging
 import math
 import sys
 from collections.abc import Callable, Sequence
@@ -127,6 +128,7 @@ def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
 
 def main(argv: Sequence[str] | None = None) -> None:
     args = parse_args(argv)
+    logging.getLogger("absl").setLevel(logging.ERROR)  # orbax warns of optional metadata
     try:
         if args.reverse and args.method != "irra":
             raise ValueError("--reverse writes IRRA checkpoints only; use --method=irra")
