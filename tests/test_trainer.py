@@ -125,8 +125,8 @@ def test_overfits_a_handful_of_pairs(tiny_config, data, tmp_path):
     config.optimizer.name, config.optimizer.eps = "adamw", 1e-8
     config.optimizer.learning_rate = 2e-3
     config.model.temperature = 0.1
-    config.schedule.num_epochs = 30
-    config.eval.every_epochs = 30
+    config.schedule.num_epochs = 60
+    config.eval.every_epochs = 60
     exp = build(config, data)
     data.splits["val"] = data.splits["test"] = data.splits["train"]
     trainer.train(exp, data, tmp_path)
