@@ -9,9 +9,22 @@ def get_config() -> ConfigDict:
     config.method = ""
     config.seed = 1
     config.precision = "auto"  # auto | float32 | bfloat16: matrix products; parameters are float32
+    # What the backward pass computes again instead of keeping it: none (fastest while it fits) |
+    # dots (all but the products with parameters: a third of the memory, about 5 % more work) |
+    # full (all of a layer but its input: the least memory, a third more work).
+    config.remat = "none"
+    # auto | xla | cudnn: flash attention; auto takes it on NVIDIA GPUs in bfloat16.
+    config.attention = "auto"
+    # Pieces of a batch that pass through the towers one after another: memory of a piece, gradients
+    # and negatives of the whole batch, one more forward pass.
+    config.micro_batches = 1
     # A directory written by `python -m tipr_jax.convert` or by --mode=export: where training
     # starts from, and what --mode=eval evaluates if --workdir holds no run of its own.
     config.init_from = ""
+    # Whose image size, stride and text length hold in training: adopt (those of init_from) | resize
+    # (this config's; positions are resized) | as_official (this config's; the released IVT silently
+    # drops positions that do not fit, and they stay random).
+    config.init_positions = "adopt"
     # Overrides of this config for a run in WORKDIR/warm_start that comes first and whose parameters
     # training starts from; empty: none. For models that start from random weights.
     config.warm_start = ConfigDict()
@@ -19,14 +32,28 @@ def get_config() -> ConfigDict:
     config.log_every_steps = 10  # into metrics.jsonl and TensorBoard
 
     config.data = ConfigDict()
-    config.data.name = "cuhk_pedes"  # cuhk_pedes | icfg_pedes | rstp_reid
+    config.data.name = "cuhk_pedes"  # cuhk_pedes | icfg_pedes | rstp_reid | image_text
     config.data.root = ""  # directory that contains CUHK-PEDES/ ...; default $TIPR_DATA, else data/
     config.data.generate = ConfigDict()  # parameters of synth_pedes; empty: use what is there
     config.data.tfds_dir = ""  # read images from this prepared TFDS copy instead of image files
-    config.data.cache_mb = 1024  # hold the resized images of a split in memory up to this size
+    # Decode and resize every image once, into a file below cache_dir that later epochs and runs
+    # read without TensorFlow; False: tf.data decodes the files each time.
+    config.data.cache = True
+    config.data.cache_dir = "~/.cache/tipr_jax/images"
     config.data.allow_truncated = False  # True (released code): read files that end early
     config.data.image_size = (384, 128)
+    config.data.train_resize = "bilinear"  # bilinear | bicubic; evaluation and search: bilinear
     config.data.text_length = 77
+    # Folder of the tokenizer's vocabulary, where it does not come with the package (IVT: a BERT);
+    # "train": one made from the captions. A run keeps it, and hands it on to runs that start there.
+    config.data.vocab = ""
+    # What a batch holds besides, drawn anew in every epoch: text_levels (IVT) | masked_words.
+    config.data.columns = ""
+    # With name "image_text" training reads these JSON lists of {image, caption}, whose paths start
+    # at image_root ("": beside the list), and evaluation the data set eval_name.
+    config.data.caption_lists = ()
+    config.data.image_root = ""
+    config.data.eval_name = "cuhk_pedes"
     config.data.batch_size = 64  # global, whatever the number of devices
     config.data.sampler = "random"  # random | identity (P persons x num_instances)
     config.data.num_instances = 4
@@ -44,6 +71,12 @@ def get_config() -> ConfigDict:
     # The papers select the epoch by rank-1 on the TEST split; parity keeps that. Use "val" for
     # numbers of your own; the report lists both selections and the last epoch.
     config.eval.select_on = "test"
+    config.eval.select_by = "R1"  # text to image; the mean of several: R1+mAP
+
+    # Parity with the released IVT, labelled in every table: "every_second_row" of the test list as
+    # gallery (CUHK-PEDES, RSTPReid), and its trapezoidal AP beside the standard one.
+    config.eval.gallery = "unique"  # unique: every image once | every_second_row
+    config.eval.trapezoid_ap = False
 
     config.checkpoint = ConfigDict()
     config.checkpoint.every_steps = 1000  # besides one at every evaluation

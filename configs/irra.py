@@ -50,6 +50,7 @@ def paper() -> ConfigDict:
     config.model.mask_caption_ids = True  # official behaviour; False is what the paper describes
     config.model.augment = True
     config.model.mlm_rows = 0.2
+    config.model.mlm_group = 8
 
     config.optimizer = ConfigDict()
     config.optimizer.name = "adam"  # adam (L2 in the gradient) | adamw | sgd
@@ -64,6 +65,7 @@ def paper() -> ConfigDict:
         ("^(classifier|mlm_head)/.*bias$", 5.0, False),
         ("^(classifier|mlm_head)/", 5.0, True),
         ("bias$", 2.0, False),
+        ("^logit_scale$", 1.0, False),  # ours: CLIP does not decay it either
         ("^fusion/(cross_attn|blocks)/", 5.0, True),
         (".*", 1.0, True),
     )
@@ -105,6 +107,7 @@ def quickstart(config: ConfigDict) -> None:
     config.model.embed_dim = 128
     config.model.fusion_depth = 1
     config.model.mlm_rows = 0.125
+    config.model.mlm_group = 32  # so that hardly ever a group has more labels than room
 
     config.optimizer.name = "adamw"
     config.optimizer.learning_rate = 3e-4

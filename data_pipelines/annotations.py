@@ -176,7 +176,7 @@ def entry_problem(layout: Layout, entry: Any) -> str | None:
         return f"id must be an integer, found {person_id!r}"
     if not 0 <= person_id < 2**31:
         return f"id {person_id} is outside 0 .. 2**31 - 1"
-    return _path_problem(layout.path_key, entry[layout.path_key]) or _caption_problem(
+    return path_problem(layout.path_key, entry[layout.path_key], "imgs/") or _caption_problem(
         entry["captions"]
     )
 
@@ -199,12 +199,13 @@ def split_of(entry: dict[str, Any]) -> str:
     return entry["split"] if entry["split"] in ("train", "test") else "val"
 
 
-def _path_problem(key: str, path: Any) -> str | None:
+def path_problem(key: str, path: Any, base: str) -> str | None:
+    """Says why a path read from JSON does not lead into the directory `base`; None if it does."""
     if not isinstance(path, str) or not path or "\0" in path:
-        return f"{key} must be a path relative to imgs/, found {path!r}"
+        return f"{key} must be a path relative to {base}, found {path!r}"
     parts = path.replace("\\", "/").split("/")
     if parts[0] == "" or parts[0].endswith(":") or ".." in parts:
-        return f"{key} {path!r} leaves imgs/; use a path relative to it, without '..'"
+        return f"{key} {path!r} leaves {base}; use a path relative to it, without '..'"
     return None
 
 

@@ -5,35 +5,49 @@ import os
 from collections.abc import Callable, Iterator
 from typing import Any
 
-import jax
+import numpy as np
 
 from data_pipelines import pipeline
-from data_pipelines.annotations import load_dataset
+from data_pipelines.annotations import Split, load_dataset
+from data_pipelines.columns import make_columns
+from data_pipelines.image_text import load_image_text
 from tipr_jax.batch import Batch
 
 log = logging.getLogger("tipr_jax")
 
 
 class DataModule:
-    """Splits and batches of `config.data`; every process reads its own rows only.
+    """Splits and batches of `config.data`; a process reads the rows it asks for.
+
+    `tokenizer` may be set after the captions are there, from which it can be made.
 
     Raises:
       FileNotFoundError, ValueError: as `load_dataset`.
     """
 
-    def __init__(self, data_cfg: Any, tokenizer: Callable, *, seed: int, eval_batch_size: int):
+    def __init__(
+        self, data_cfg: Any, tokenizer: Callable | None = None, *, seed: int, eval_batch_size: int
+    ):
         self.cfg, self.tokenizer, self.seed = data_cfg, tokenizer, seed
         self.eval_batch_size = eval_batch_size
         self.root = data_cfg.root or os.environ.get("TIPR_DATA", "data")
         if data_cfg.generate:
             self._generate()
-        self.splits = load_dataset(data_cfg.name, self.root)
+        self.splits = self._load()
+
+    def _load(self) -> dict[str, Split]:
+        if self.cfg.name != "image_text":
+            return load_dataset(self.cfg.name, self.root)
+        evaluated = load_dataset(self.cfg.eval_name, self.root)
+        train = load_image_text(self.cfg.caption_lists, self.cfg.image_root)
+        return evaluated | {"train": train}
 
     def _generate(self) -> None:
         from data_pipelines.synth_pedes.generate import generate
 
         try:
-            generate(self.root, self.cfg.name, **self.cfg.generate.to_dict())
+            name = self.cfg.eval_name if self.cfg.name == "image_text" else self.cfg.name
+            generate(self.root, name, **self.cfg.generate.to_dict())
         except (
             FileExistsError
         ) as existing:  # another data set, or one of the user's: never replaced
@@ -57,27 +71,29 @@ class DataModule:
             )
         return [name for name in wanted if name in there]
 
-    def train_batches(self, start_step: int) -> Iterator[Batch]:
-        """Endless batches from `start_step` on, a pure function of (seed, step)."""
+    def train_batches(self, start_step: int, rows: np.ndarray | None = None) -> Iterator[Batch]:
+        """Endless batches from `start_step` on, a pure function of (seed, step).
+
+        rows: which rows of each global batch to read, here and below; None: all.
+        """
         return pipeline.make_train_iter(
             self.splits["train"],
             self.tokenizer,
             self.cfg,
             seed=self.seed,
             start_step=start_step,
-            **_process(),
+            rows=rows,
+            drawn=make_columns(
+                self.splits["train"], self.tokenizer, self.cfg, self.root, self.seed
+            ),
         )
 
-    def image_batches(self, split: str) -> Iterator[Batch]:
+    def image_batches(self, split: str, rows: np.ndarray | None = None) -> Iterator[Batch]:
         return pipeline.make_image_iter(
-            self.splits[split], self.cfg, self.eval_batch_size, **_process()
+            self.splits[split], self.cfg, self.eval_batch_size, rows=rows
         )
 
-    def text_batches(self, split: str) -> Iterator[Batch]:
+    def text_batches(self, split: str, rows: np.ndarray | None = None) -> Iterator[Batch]:
         return pipeline.make_text_iter(
-            self.splits[split], self.tokenizer, self.cfg, self.eval_batch_size, **_process()
+            self.splits[split], self.tokenizer, self.cfg, self.eval_batch_size, rows=rows
         )
-
-
-def _process() -> dict[str, int]:
-    return {"process_index": jax.process_index(), "process_count": jax.process_count()}

@@ -1,4 +1,4 @@
-"""Where the pixels of a split come from: image files, a prepared TFDS copy, or a cache in memory.
+"""Where the pixels of a split come from: the decoded cache, image files or a prepared TFDS copy.
 
 A source is a function from image ids, int [b], to uint8 [b, H, W, 3]; the id -1 (padding) gives a
 black image. Every source decodes and resizes with `tipr_jax.preprocess.image`, so all of them give
@@ -12,53 +12,54 @@ from collections.abc import Callable
 from typing import Any
 
 import numpy as np
-import tqdm
 
 from data_pipelines.annotations import Split
+from data_pipelines.decoded_cache import open_cache
 from tipr_jax.preprocess import image as preprocess
 
 ImageSource = Callable[[np.ndarray], np.ndarray]
-DEFAULT_CACHE_MB = 1024
+
+
+def uses_cache(data_cfg: Any) -> bool:
+    """Whether images come from the decoded cache, so that reading them needs no TensorFlow."""
+    return data_cfg.cache and not data_cfg.tfds_dir
 
 
 def image_source(split: Split, data_cfg: Any) -> ImageSource:
-    """The source a config asks for; one per split and process, so that a cache is filled once.
+    """The source a config asks for.
 
-    Optional config fields: `tfds_dir` (default "": read the image files), `cache_mb` (default 1024:
-    a split whose resized images fit is decoded once and kept in memory) and `allow_truncated`
-    (default False; True accepts files that end early, as the released IRRA does).
+    Args:
+      split: at least one image.
+      data_cfg: `name`, `image_size`, `tfds_dir` ("": no TFDS copy), `cache` and `cache_dir` (see
+        `decoded_cache`), `allow_truncated` (True accepts files that end early, as the released
+        IRRA does), `train_resize` (filter for the train split; the others are bilinear).
+
+    Raises:
+      FileNotFoundError, ValueError: as `open_cache`, or no prepared TFDS copy.
     """
-    return _image_source(
-        split,
-        tuple(data_cfg.image_size),
-        data_cfg.name,
-        getattr(data_cfg, "tfds_dir", ""),
-        getattr(data_cfg, "cache_mb", DEFAULT_CACHE_MB),
-        getattr(data_cfg, "allow_truncated", False),
-    )
-
-
-@functools.lru_cache(maxsize=3)  # train, val, test
-def _image_source(
-    split: Split,
-    image_size: tuple[int, int],
-    name: str,
-    tfds_dir: str,
-    cache_mb: float,
-    allow_truncated: bool,
-) -> ImageSource:
-    encoded = _tfds_bytes(split, name, tfds_dir) if tfds_dir else split.image_path.__getitem__
+    image_size, truncated = tuple(data_cfg.image_size), data_cfg.allow_truncated
+    # Search resizes bilinearly, so evaluation does; the released IVT trains on bicubic images.
+    resize_filter = data_cfg.train_resize if split.name == "train" else "bilinear"
+    encoded = split.image_path.__getitem__
+    if data_cfg.tfds_dir:
+        encoded = _tfds_bytes(split, data_cfg.name, data_cfg.tfds_dir)
 
     def read(image_id: int) -> np.ndarray:
         path = split.image_path[image_id]
-        image = preprocess.decode(encoded(image_id), name=path, allow_truncated=allow_truncated)
-        return preprocess.resize(image, image_size)
+        image = preprocess.decode(encoded(image_id), name=path, allow_truncated=truncated)
+        return preprocess.resize(image, image_size, resize_filter)
 
+    if uses_cache(data_cfg):
+        return open_cache(
+            split,
+            read,
+            name=data_cfg.name,
+            image_size=image_size,
+            allow_truncated=truncated,
+            resize_filter=resize_filter,
+            cache_dir=data_cfg.cache_dir,
+        )
     pool = concurrent.futures.ThreadPoolExecutor(os.cpu_count())  # Pillow decodes without the GIL
-    if len(split.image_path) * np.prod(image_size) * 3 <= cache_mb * 2**20:
-        every = np.append(np.arange(len(split.image_path)), -1)
-        bar = f"decode {split.name} images"
-        return _decode(read, pool, image_size, every, bar).__getitem__  # [-1] is the black one
     return functools.partial(_decode, read, pool, image_size)
 
 
@@ -67,23 +68,16 @@ def _decode(
     pool: concurrent.futures.Executor,
     image_size: tuple[int, int],
     image_id: np.ndarray,
-    progress: str = "",
 ) -> np.ndarray:
-    """uint8 [b, H, W, 3] of image_id int [b], decoded on all cores; `progress` names a bar."""
+    """uint8 [b, H, W, 3] of image_id int [b], decoded on all cores."""
     images = np.zeros((len(image_id), *image_size, 3), np.uint8)
 
     def fill(row: int) -> None:
         if image_id[row] >= 0:
             images[row] = read(image_id[row])
 
-    rows = [pool.submit(fill, row) for row in range(len(image_id))]
-    bar = tqdm.tqdm(rows, progress, unit="img", leave=False, disable=None if progress else True)
-    try:
-        for row in bar:
-            row.result()
-    finally:
-        for row in rows:  # the first unreadable image ends the run
-            row.cancel()
+    for _ in pool.map(fill, range(len(image_id))):
+        pass
     return images
 
 

@@ -1,12 +1,17 @@
 """Iterators over batches (the contract of `tipr_jax.batch`), as dicts of numpy arrays.
 
-Rows come from `sampler`, pixels from `image_source`; tf.data decodes in parallel and prefetches.
-An iterator tokenises its captions once, up front. Padding rows hold zeros, ids -1 and valid False.
+Rows come from `sampler`, pixels from `image_source`. Batches are prepared ahead of their use: from
+the decoded cache by threads, without TensorFlow; from image files or a TFDS copy by tf.data. Both
+give the same batches. An iterator tokenises its captions once, up front. Padding rows hold zeros,
+ids -1 and valid False.
 """
 
 import atexit
+import collections
+import concurrent.futures
 import contextlib
 import functools
+import itertools
 import os
 import weakref
 from collections.abc import Callable, Iterator, Sequence
@@ -15,14 +20,17 @@ from typing import Any
 import numpy as np
 
 from data_pipelines.annotations import Split
-from data_pipelines.image_source import ImageSource, image_source
-from data_pipelines.sampler import batch_rows, epoch_batches, process_rows, steps_per_epoch
+from data_pipelines.image_source import ImageSource, image_source, uses_cache
+from data_pipelines.sampler import batch_rows, epoch_batches, steps_per_epoch
 
 __all__ = ["make_image_iter", "make_text_iter", "make_train_iter", "steps_per_epoch"]
 
 # A row indexes these arrays; the row -1 (padding) picks their extra last element.
 Columns = dict[str, np.ndarray]
 Tokenizer = Callable[[Sequence[str], int], np.ndarray]
+# (rows int [b], -1 for padding; epoch) -> more arrays of the batch, drawn anew in every epoch.
+DrawnColumns = Callable[[np.ndarray, int], dict[str, np.ndarray]]
+DrawnAt = Callable[[int, np.ndarray], dict[str, np.ndarray]]  # the same, of (step, rows)
 PREFETCH_BATCHES = 2
 
 
@@ -33,10 +41,10 @@ def make_train_iter(
     *,
     seed: int,
     start_step: int = 0,
-    process_index: int = 0,
-    process_count: int = 1,
+    rows: np.ndarray | None = None,
+    drawn: DrawnColumns | None = None,
 ) -> Iterator[dict[str, np.ndarray]]:
-    """Endless training batches from `start_step` on, this process's rows of each.
+    """Endless training batches from `start_step` on, or the asked rows of each.
 
     The batch of a step is a function of (split, data_cfg, seed, step) alone, so starting at
     start_step costs no replay.
@@ -45,22 +53,23 @@ def make_train_iter(
       split: usually the train split; one row is one (image, caption) pair.
       tokenizer: (captions, length) -> int32 [N, length].
       data_cfg: `image_size` (H, W), `text_length`, `batch_size` (global), `sampler`,
-        `num_instances`, `last_batch`, and the optional fields of `image_source`.
+        `num_instances`, `last_batch`, and the fields of `image_source`.
       seed: of the order of the rows.
       start_step: global step of the first batch.
-      process_index: which contiguous slice of the global batch to read ...
-      process_count: ... of how many.
+      rows: int [b], which rows of each global batch to read (a process needs only those of its
+        devices); None: all of them.
+      drawn: more columns that the method needs, a function of (rows, epoch).
 
     Yields:
       image uint8 [b,H,W,3], text_ids int32 [b,L], person_id int32 [b], image_id int32 [b],
-      valid bool [b], where b = batch_size / process_count.
+      valid bool [b], where b is the number of `rows`, and what `drawn` gives.
 
     Raises:
       ValueError: an impossible config, or (while iterating) an unreadable image.
       FileNotFoundError: (while iterating) a missing image.
     """
     steps = steps_per_epoch(split, data_cfg)
-    mine = process_rows(data_cfg.batch_size, process_index, process_count)
+    mine = slice(None) if rows is None else rows
     columns = _caption_columns(split, tokenizer, data_cfg)
 
     @functools.lru_cache(maxsize=1)
@@ -71,7 +80,10 @@ def make_train_iter(
         epoch, index = divmod(int(step), steps)
         return batches_of(epoch)[index, mine]
 
-    return _with_images(rows_at, range(start_step, 2**62), columns, split, data_cfg)
+    def drawn_at(step: int, rows: np.ndarray) -> dict[str, np.ndarray]:
+        return drawn(rows, step // steps) if drawn else {}
+
+    return _with_images(rows_at, range(start_step, 2**62), columns, split, data_cfg, drawn_at)
 
 
 def make_image_iter(
@@ -79,15 +91,14 @@ def make_image_iter(
     data_cfg: Any,
     batch_size: int,
     *,
-    process_index: int = 0,
-    process_count: int = 1,
+    rows: np.ndarray | None = None,
 ) -> Iterator[dict[str, np.ndarray]]:
     """Every image of a split once, in order: image, person_id, image_id, valid; last batch padded.
 
-    `batch_size` is global; shapes, slices and errors as in `make_train_iter`.
+    `batch_size` is global; `rows`, shapes and errors as in `make_train_iter`.
     """
     columns = _columns(split, np.arange(len(split.image_path), dtype=np.int32))
-    mine = process_rows(batch_size, process_index, process_count)
+    mine = slice(None) if rows is None else rows
     batches = batch_rows(np.arange(len(split.image_path)), batch_size)[:, mine]
     return _with_images(batches.__getitem__, range(len(batches)), columns, split, data_cfg)
 
@@ -98,17 +109,16 @@ def make_text_iter(
     data_cfg: Any,
     batch_size: int,
     *,
-    process_index: int = 0,
-    process_count: int = 1,
+    rows: np.ndarray | None = None,
 ) -> Iterator[dict[str, np.ndarray]]:
     """Every caption of a split once, in order: text_ids, person_id, image_id, valid; last padded.
 
-    `batch_size` is global; shapes and slices as in `make_train_iter`.
+    `batch_size` is global; `rows` and shapes as in `make_train_iter`.
     """
     columns = _caption_columns(split, tokenizer, data_cfg)
-    mine = process_rows(batch_size, process_index, process_count)
-    for rows in batch_rows(np.arange(len(split.caption)), batch_size)[:, mine]:
-        yield _take(columns, rows)
+    mine = slice(None) if rows is None else rows
+    for chosen in batch_rows(np.arange(len(split.caption)), batch_size)[:, mine]:
+        yield _take(columns, chosen)
 
 
 def _columns(split: Split, image_id: np.ndarray) -> Columns:
@@ -131,26 +141,72 @@ def _take(columns: Columns, rows: np.ndarray) -> dict[str, np.ndarray]:
     return {key: column[rows] for key, column in columns.items()}
 
 
+def _nothing(step: int, rows: np.ndarray) -> dict[str, np.ndarray]:
+    return {}
+
+
 def _with_images(
     rows_at: Callable[[int], np.ndarray],
     steps: range,
     columns: Columns,
     split: Split,
     data_cfg: Any,
+    drawn_at: DrawnAt = _nothing,
 ) -> Iterator[dict[str, np.ndarray]]:
-    batches = _generate_with_images(rows_at, steps, columns, split, data_cfg)
+    if uses_cache(data_cfg):
+        return _from_cache(rows_at, steps, columns, split, data_cfg, drawn_at)
+    batches = _from_tf_data(rows_at, steps, columns, split, data_cfg, drawn_at)
     _running.add(batches)
     return batches
 
 
-def _generate_with_images(
+def _from_cache(
     rows_at: Callable[[int], np.ndarray],
     steps: range,
     columns: Columns,
     split: Split,
     data_cfg: Any,
+    drawn_at: DrawnAt,
 ) -> Iterator[dict[str, np.ndarray]]:
+    if not steps:
+        return
     source = image_source(split, data_cfg)
+
+    def batch_at(step: int) -> dict[str, np.ndarray]:
+        rows = rows_at(step)
+        image = source(columns["image_id"][rows])
+        return {"image": image, **_take(columns, rows), **drawn_at(step, rows)}
+
+    # Two threads: while one waits for the disk, the other copies.
+    pool = concurrent.futures.ThreadPoolExecutor(2)
+    try:
+        todo = iter(steps)
+        ahead = collections.deque(
+            pool.submit(batch_at, step) for step in itertools.islice(todo, PREFETCH_BATCHES)
+        )
+        while ahead:
+            batch = ahead.popleft().result()
+            ahead.extend(pool.submit(batch_at, step) for step in itertools.islice(todo, 1))
+            yield batch
+    finally:
+        pool.shutdown(wait=False, cancel_futures=True)
+
+
+def _from_tf_data(
+    rows_at: Callable[[int], np.ndarray],
+    steps: range,
+    columns: Columns,
+    split: Split,
+    data_cfg: Any,
+    drawn_at: DrawnAt,
+) -> Iterator[dict[str, np.ndarray]]:
+    try:
+        tf, source = _tensorflow(), image_source(split, data_cfg)
+    except ImportError as error:
+        raise ValueError(
+            "without data.cache, and with data.tfds_dir, images are read through TensorFlow, which "
+            f"is not there ({error}); pip install 'tipr_jax[data]' or set --config.data.cache=True"
+        ) from None
     errors: list[Exception] = []
 
     def images_of(rows: np.ndarray) -> np.ndarray:
@@ -160,11 +216,11 @@ def _generate_with_images(
             errors.append(error)
             raise
 
-    tf = _tensorflow()
     tensorflow_error = tf.errors.OpError
     try:
-        for rows, image in _image_dataset(tf, rows_at, steps, images_of, data_cfg.image_size):
-            yield {"image": image, **_take(columns, rows)}
+        images = _image_dataset(tf, rows_at, steps, images_of, data_cfg.image_size)
+        for step, (rows, image) in zip(steps, images, strict=False):
+            yield {"image": image, **_take(columns, rows), **drawn_at(step, rows)}
     except tensorflow_error:
         if errors:
             raise errors[0] from None

@@ -119,21 +119,6 @@ def batch_rows(order: np.ndarray, batch_size: int) -> np.ndarray:
     return rows.reshape(steps, batch_size)
 
 
-def process_rows(batch_size: int, process_index: int, process_count: int) -> slice:
-    """The contiguous slice of the global batch that a process reads.
-
-    This is the slice that `jax.make_array_from_process_local_data` expects from it when the batch
-    axis is sharded over devices in process order. Raises ValueError if slices cannot be equal.
-    """
-    if batch_size % process_count:
-        raise ValueError(
-            f"batch_size {batch_size} is not divisible by the {process_count} processes; "
-            f"use a multiple of {process_count} for --config.data.batch_size"
-        )
-    local = batch_size // process_count
-    return slice(process_index * local, (process_index + 1) * local)
-
-
 def _identity_epoch_order(
     person_ids: np.ndarray, data_cfg: Any, seed: int, epoch: int
 ) -> np.ndarray:

@@ -1,207 +1,128 @@
 #!/usr/bin/env python
 """Measures speed on whatever device is present; prints a table and, with --json, writes it.
 
-  python scripts/benchmark.py                                    # all suites, quickstart model
-  python scripts/benchmark.py --model=vit_b16 --batch=8 --suite=train_step,encode --vs-torch
+  python scripts/benchmark.py                                       # all suites, quickstart model
+  python scripts/benchmark.py --suite=train_step,encode --model=vit_b16 --batch=8 --vs-torch
+  python scripts/benchmark.py --suite=train_step --model=vit_b16 --precision=bfloat16 \\
+      --batch=64,128,256,512 --vs-torch=float16,half                # on a GPU: the best batch
 
 Suites: train_step (forward, losses, backward, update), encode (both towers, no gradient), input
-(image files on disk to a batch ready for the device). Each figure is the median of --rounds timed
-calls after a warm-up; with --vs-torch the same work in plain PyTorch alternates with ours, and the
-ratio is the median over the pairs. Machines are noisy: quote ratios.
+(image files on disk to a host batch), streaming (SDM forward and backward without a B x B matrix,
+and its temporary memory), ranking (R@k, mAP and mINP from embeddings), startup (process start to
+the end of the first step, with an empty and a filled compilation cache).
+
+Each figure is the median of --rounds calls after a warm-up. With --vs-torch the same work in plain
+PyTorch alternates with ours, call by call, and the ratio is the median over the pairs, with its
+range. Machines are noisy: quote ratios. What the recipes of the twin are, and what it is charged
+for, stands at the head of scripts/torch_twin.py.
 """
 
 import argparse
+import importlib.util
 import json
-import statistics
+import os
 import sys
-import tempfile
-import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-import jax
-import numpy as np
-
 ROOT = Path(__file__).resolve().parent.parent
-sys.path.insert(0, str(ROOT))  # also runs from a checkout that is not installed
+sys.path[:0] = [str(ROOT), str(ROOT / "scripts")]  # also runs from a checkout that is not installed
 
-from configs import irra as irra_config
-from tipr_jax import command_line, experiment, trainer
-from tipr_jax.batch import synthetic_batch
-from tipr_jax.evaluator import Evaluator
-from tipr_jax.sharding import put_batch
-from tipr_jax.train_state import create_state
+# Leaves the twin its share of a GPU; JAX would take three quarters of it at start.
+os.environ.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")
 
-Call = Callable[[], Any]
+import jax
+from bench import devices, input_suite, model_suites, ranking, startup, streaming
+from bench.measure import HEADER, Case, best_lines, line, measure
 
+from tipr_jax import command_line
 
-def load_config(model: str, batch: int) -> Any:
-    config = irra_config.get_config("quickstart" if model == "quickstart" else "cuhk_pedes")
-    config.data.batch_size = batch or config.data.batch_size
-    config.eval.batch_size = config.data.batch_size
-    # Both sides run the published losses, so that the twin does the same work.
-    config.model.losses, config.model.learn_temperature = ("sdm", "mlm", "id"), False
-    return config
-
-
-def make_batch(exp: experiment.Experiment) -> dict[str, np.ndarray]:
-    c = exp.model_config
-    return synthetic_batch(
-        exp.config.data.batch_size,
-        c.image_size,
-        c.text_length,
-        vocab_size=c.vocab_size,
-        num_persons=c.num_persons,
-    )
+SUITES: dict[str, Callable[[Any], Iterator[Case]]] = {
+    "train_step": model_suites.train_step_cases,
+    "encode": model_suites.encode_cases,
+    "input": input_suite.cases,
+    "streaming": streaming.cases,
+    "ranking": ranking.cases,
+    "startup": startup.cases,
+}
 
 
-def train_step_call(exp: experiment.Experiment) -> Call:
-    optimizer, _ = experiment.make_optimizer(exp, steps_per_epoch=1000)
-    abstract = experiment.abstract_state(exp, optimizer)
-    step = trainer.jit_train_step(exp, optimizer, abstract)
-    state = create_state(experiment.initial_params(exp), optimizer)
-    batch = make_batch(exp)
-
-    def call() -> None:
-        nonlocal state
-        state, metrics = step(state, put_batch(batch, exp.batch_sharding))
-        jax.block_until_ready(metrics)
-
-    return call
-
-
-def encode_calls(exp: experiment.Experiment) -> dict[str, Call]:
-    evaluator = Evaluator(exp, data=None)
-    params = evaluator.tower_params(experiment.initial_params(exp))
-    batch = put_batch(make_batch(exp), exp.batch_sharding)
-    return {
-        "encode image": lambda: jax.block_until_ready(
-            evaluator.encode_image(params, batch["image"])
-        ),
-        "encode text": lambda: jax.block_until_ready(
-            evaluator.encode_text(params, batch["text_ids"])
-        ),
-    }
-
-
-def torch_calls(exp: experiment.Experiment) -> dict[str, Call]:
-    """The PyTorch twin's train step and encoders, on its GPU if it sees one."""
-    import torch
-    from torch_twin import TorchIrra, torch_batch
-
-    device = "cuda" if torch.cuda.is_available() else "cpu"
-    model = TorchIrra(exp.model_config).to(device)
-    optimizer = torch.optim.Adam(model.parameters(), lr=1e-5, eps=1e-3, weight_decay=4e-5)
-    batch = torch_batch(make_batch(exp), exp.model_config, device)
-
-    def train_step() -> None:
-        optimizer.zero_grad(set_to_none=True)
-        model(batch).backward()
-        optimizer.step()
-        if device == "cuda":
-            torch.cuda.synchronize()
-
-    def no_grad(encode: Callable, x: Any) -> Call:
-        def call() -> None:
-            with torch.no_grad():
-                encode(x)
-
-        return call
-
-    return {
-        "train_step": train_step,
-        "encode image": no_grad(model.encode_image, batch["image"]),
-        "encode text": no_grad(model.encode_text, batch["text_ids"]),
-    }
-
-
-def input_call(exp: experiment.Experiment, cached: bool) -> Call:
-    """Batches of generated image files through the training pipeline."""
-    from data_pipelines.data_module import DataModule
-    from tipr_jax.text.clip_bpe import ClipTokenizer
-
-    data = exp.config.data.copy_and_resolve_references()
-    data.root = str(Path(tempfile.gettempdir()) / "tipr_jax_benchmark")
-    data.generate = {"train_ids": 100, "val_ids": 0, "test_ids": 10, "images_per_id": 4}
-    data.cache_mb = 1024 if cached else 0
-    module = DataModule(data, ClipTokenizer(), seed=0, eval_batch_size=64)
-    batches = module.train_batches(0)
-    return lambda: [next(batches) for _ in range(5)]
-
-
-def measure(ours: Call, twin: Call | None, rounds: int) -> tuple[list[float], list[float]]:
-    """Seconds of `rounds` alternating calls, after one warm-up of each."""
-    times: tuple[list[float], list[float]] = ([], [])
-    calls = [c for c in (ours, twin) if c]
-    for call in calls:
-        call()
-    for _ in range(rounds):
-        for call, out in zip(calls, times, strict=False):
-            start = time.perf_counter()
-            call()
-            out.append(time.perf_counter() - start)
-    return times
-
-
-def row(name: str, model: str, rows_per_call: int, times: tuple[list, list]) -> dict[str, Any]:
-    ours, twin = times
-    out = {
-        "benchmark": name,
-        "model": model,
-        "rows": rows_per_call,
-        "ms": 1e3 * statistics.median(ours),
-        "rows_per_s": rows_per_call / statistics.median(ours),
-    }
-    if twin:
-        out["torch_ms"] = 1e3 * statistics.median(twin)
-        out["speed_vs_torch"] = statistics.median(t / o for o, t in zip(ours, twin, strict=True))
-    return out
-
-
-def main() -> None:
+def parse(argv: list[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--suite", default="train_step,encode,input", help="comma-separated")
-    parser.add_argument("--model", default="quickstart", choices=["quickstart", "vit_b16"])
-    parser.add_argument("--batch", type=int, default=0, help="default: the config's batch size")
-    parser.add_argument("--rounds", type=int, default=5)
-    parser.add_argument("--vs-torch", action="store_true", help="alternate with a PyTorch twin")
-    parser.add_argument("--json", type=Path, help="write the rows here too")
-    args = parser.parse_args()
+    add = parser.add_argument
+    add("--suite", type=_names, default=list(SUITES), help="comma-separated; default: all")
+    add("--model", default="quickstart", choices=list(model_suites.VARIANTS))
+    add("--batch", type=_numbers, default=[0], help="one or several; default: the config's")
+    add("--precision", default="auto", choices=["auto", "float32", "bfloat16"])
+    add("--rounds", type=int, default=5)
+    add("--steps", type=int, default=0, help="training steps per call; default: 1 on CPU, else 10")
+    add("--vs-torch", nargs="?", const="default", default="", metavar="RECIPES", type=str)
+    add("--json", type=Path, help="write the rows here too")
+    args = parser.parse_args(argv)
+    if unknown := sorted(set(args.suite) - set(SUITES)):
+        parser.error(f"unknown suites {unknown}; choose from {', '.join(SUITES)}")
+    if args.rounds < 1 or args.steps < 0:
+        parser.error("--rounds and --steps must be positive")
+    args.tiny = args.model == "debug"  # every suite in seconds: does everything run?
+    args.steps = args.steps or (1 if jax.default_backend() == "cpu" else 10)
+    args.recipes = recipes(args.vs_torch)
+    return args
 
-    suites = set(args.suite.split(","))
-    if unknown := suites - {"train_step", "encode", "input"}:
-        parser.error(f"unknown suites {sorted(unknown)}; choose from train_step, encode, input")
-    exp = experiment.build(load_config(args.model, args.batch))
-    batch = exp.config.data.batch_size
-    calls: dict[str, tuple[Call, int]] = {}
-    if "train_step" in suites:
-        calls["train_step"] = train_step_call(exp), batch
-    if "encode" in suites:
-        calls |= {name: (call, batch) for name, call in encode_calls(exp).items()}
-    if "input" in suites:
-        calls["input (files)"] = input_call(exp, cached=False), 5 * batch
-        calls["input (cached)"] = input_call(exp, cached=True), 5 * batch
-    twins = torch_calls(exp) if args.vs_torch else {}
 
-    device = jax.devices()[0]
-    print(f"{device.device_kind} ({device.platform} x {jax.device_count()}), jax {jax.__version__}")
-    print(
-        f"{'':16}{'model':>12}{'rows':>7}{'ms':>10}{'rows/s':>10}{'torch ms':>10}{'vs torch':>10}"
-    )
+def _names(text: str) -> list[str]:
+    return text.split(",")
+
+
+def _numbers(text: str) -> list[int]:
+    return [int(part) for part in text.split(",")]
+
+
+def recipes(given: str) -> list[str]:
+    """The twin's recipes; none without --vs-torch, or (said in one line) without PyTorch."""
+    if not given:
+        return []
+    if not importlib.util.find_spec("torch"):
+        print("--vs-torch: PyTorch is not installed here, so only our side is measured")
+        return []
+    import torch_twin
+
+    return [torch_twin.default_recipe()] if given == "default" else _names(given)
+
+
+def run(args: argparse.Namespace) -> dict[str, Any]:
+    """Measures and prints; returns what --json writes."""
+    print(devices.describe())
+    peak, source = devices.peak_flops()
+    print(f"peak {source}\n{devices.FORMULA}\n{HEADER}")
     rows = []
-    for name, (call, count) in calls.items():
-        r = row(name, args.model, count, measure(call, twins.get(name), args.rounds))
-        rows.append(r)
-        versus = f"{r['torch_ms']:10.1f}{r['speed_vs_torch']:9.2f}x" if "torch_ms" in r else ""
-        print(
-            f"{name:16}{args.model:>12}{count:7d}{r['ms']:10.1f}{r['rows_per_s']:10.1f}{versus}",
-            flush=True,
-        )
+    for suite in args.suite:
+        try:
+            for case in SUITES[suite](args):
+                rows.append(measure(case, args.rounds, peak))
+                print(line(rows[-1]), flush=True)
+        except ModuleNotFoundError as error:
+            print(f"{suite}: the rest is skipped, {error.name} is not installed here")
+    print(*best_lines(rows), sep="\n")
+    return {
+        "device": jax.devices()[0].device_kind,
+        "platform": jax.default_backend(),
+        "device_count": jax.device_count(),
+        "jax": jax.__version__,
+        "peak_flops": peak,
+        "peak_source": source,
+        "utilisation_formula": devices.FORMULA,
+        "rows": rows,
+    }
+
+
+def main(argv: list[str] | None = None) -> None:
+    args = parse(argv)
+    result = run(args)
     if args.json:
-        args.json.write_text(json.dumps({"device": device.device_kind, "rows": rows}, indent=2))
+        args.json.write_text(json.dumps(result, indent=2) + "\n")
 
 
 if __name__ == "__main__":

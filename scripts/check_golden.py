@@ -5,17 +5,19 @@ listed as absent. The layout is described in the README.md beside the arrays.
 """
 
 import argparse
+import importlib
 import os
 import sys
 from pathlib import Path
 
+METHODS = ("irra", "ivt", "bi_irra")
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))  # also runs from a checkout that is not installed
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("method", choices=["irra"])
+    parser.add_argument("method", choices=METHODS)
     parser.add_argument("directory", type=Path)
     args = parser.parse_args()
     if not args.directory.is_dir():
@@ -26,11 +28,10 @@ def main() -> None:
     import jax
 
     jax.config.update("jax_default_matmul_precision", "highest")
-    from golden import irra
     from golden.report import Report
 
     report = Report(args.directory)
-    irra.check(report)
+    importlib.import_module(f"golden.{args.method}").check(report)
     sys.exit(0 if report.finish() else 1)
 
 

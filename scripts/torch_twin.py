@@ -2,8 +2,16 @@
 
 Same shapes, losses and optimiser as `tipr_jax.models.irra`; written the way the released code
 works: two text passes, the masked-word head on every position, Adam with one learning rate.
+Like there, images are normalised to float32 on the host (by the data loader's workers, not timed)
+and every training step copies its batch to the device (timed); no augmentation is timed.
+
+Recipes: `float32`; `float16` (autocast and a gradient scaler); `bfloat16` (autocast); `half`
+(the released code: float16 weights but for the LayerNorms, no scaler). With `-one-pass` appended
+the captions are encoded once and not twice: the same work as ours.
 """
 
+import contextlib
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -11,16 +19,25 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
+RECIPES = ("float32", "float16", "bfloat16", "half")
+
 
 class QuickGELU(nn.Module):
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         return x * torch.sigmoid(1.702 * x)
 
 
+class LayerNorm(nn.LayerNorm):
+    """In float32 whatever comes in, as CLIP's."""
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return super().forward(x.float()).to(x.dtype)
+
+
 class Block(nn.Module):
     def __init__(self, width: int):
         super().__init__()
-        self.ln_1, self.ln_2 = nn.LayerNorm(width), nn.LayerNorm(width)
+        self.ln_1, self.ln_2 = LayerNorm(width), LayerNorm(width)
         self.attn = nn.MultiheadAttention(width, width // 64, batch_first=True)
         self.mlp = nn.Sequential(
             nn.Linear(width, 4 * width), QuickGELU(), nn.Linear(4 * width, width)
@@ -35,34 +52,34 @@ class Block(nn.Module):
 class TorchIrra(nn.Module):
     """Returns the summed sdm + id + mlm loss of a batch; `encode_image` / `encode_text` too."""
 
-    def __init__(self, config: Any):
+    def __init__(self, config: Any, *, text_passes: int = 2):
         super().__init__()
-        c, self.config = config, config
+        c, self.text_passes = config, text_passes
         rows, cols = ((s - c.patch) // c.stride + 1 for s in c.image_size)
         self.conv = nn.Conv2d(3, c.vision_width, c.patch, c.stride, bias=False)
         self.cls = nn.Parameter(torch.zeros(c.vision_width))
         self.image_pos = nn.Parameter(torch.randn(1 + rows * cols, c.vision_width) * 0.02)
-        self.ln_pre, self.ln_post = nn.LayerNorm(c.vision_width), nn.LayerNorm(c.vision_width)
+        self.ln_pre, self.ln_post = LayerNorm(c.vision_width), LayerNorm(c.vision_width)
         self.image_blocks = nn.ModuleList(Block(c.vision_width) for _ in range(c.vision_depth))
         self.image_proj = nn.Parameter(torch.randn(c.vision_width, c.embed_dim) * 0.02)
         self.tokens = nn.Embedding(c.vocab_size, c.text_width)
         self.text_pos = nn.Parameter(torch.randn(c.text_length, c.text_width) * 0.01)
         self.text_blocks = nn.ModuleList(Block(c.text_width) for _ in range(c.text_depth))
-        self.ln_final = nn.LayerNorm(c.text_width)
+        self.ln_final = LayerNorm(c.text_width)
         self.text_proj = nn.Parameter(torch.randn(c.text_width, c.embed_dim) * 0.02)
         mask = torch.full((c.text_length, c.text_length), float("-inf")).triu(1)
         self.register_buffer("mask", mask)
         d = c.embed_dim
         self.classifier = nn.Linear(d, c.num_persons)
-        self.ln_t, self.ln_i, self.ln_f = nn.LayerNorm(d), nn.LayerNorm(d), nn.LayerNorm(d)
+        self.ln_t, self.ln_i, self.ln_f = LayerNorm(d), LayerNorm(d), LayerNorm(d)
         self.cross = nn.MultiheadAttention(d, d // 64, batch_first=True)
         self.fusion = nn.ModuleList(Block(d) for _ in range(c.fusion_depth))
         self.head = nn.Sequential(
-            nn.Linear(d, d), QuickGELU(), nn.LayerNorm(d), nn.Linear(d, c.vocab_size)
+            nn.Linear(d, d), QuickGELU(), LayerNorm(d), nn.Linear(d, c.vocab_size)
         )
 
     def image_tokens(self, image: torch.Tensor) -> torch.Tensor:
-        x = self.conv(image).flatten(2).transpose(1, 2)
+        x = self.conv(image.to(self.conv.weight.dtype)).flatten(2).transpose(1, 2)
         x = torch.cat([self.cls.expand(len(x), 1, -1).to(x.dtype), x], 1) + self.image_pos
         x = self.ln_pre(x)
         for block in self.image_blocks:
@@ -79,40 +96,112 @@ class TorchIrra(nn.Module):
         return self.image_tokens(image)[:, 0]
 
     def encode_text(self, ids: torch.Tensor) -> torch.Tensor:
-        return self.text_tokens(ids)[torch.arange(len(ids)), ids.argmax(1)]
+        return end_token(self.text_tokens(ids), ids)
 
     def forward(self, b: dict[str, torch.Tensor]) -> torch.Tensor:
-        tokens = self.image_tokens(b["image"])
-        image, text = tokens[:, 0].float(), self.encode_text(b["text_ids"]).float()
-        logits = 50.0 * F.normalize(text, dim=1) @ F.normalize(image, dim=1).T
-        same = (b["person_id"][:, None] == b["person_id"][None]).float()
-        label = (same / same.sum(1) + 1e-8).log()
-        sdm = sum(
-            (z.softmax(1) * (z.log_softmax(1) - label)).sum(1).mean() for z in (logits, logits.T)
-        )
+        tokens, words = self.image_tokens(b["image"]), self.text_tokens(b["mlm_ids"])
+        captions = self.text_tokens(b["text_ids"]) if self.text_passes == 2 else words
+        image, text = tokens[:, 0].float(), end_token(captions, b["text_ids"]).float()
+        sdm = sdm_loss(image, text, b["person_id"])
         identity = sum(
             F.cross_entropy(self.classifier(x.to(tokens.dtype)).float(), b["person_id"]) / 2
             for x in (image, text)
         )
         key = self.ln_i(tokens)
-        x = self.cross(self.ln_t(self.text_tokens(b["mlm_ids"])), key, key, need_weights=False)[0]
+        x = self.cross(self.ln_t(words), key, key, need_weights=False)[0]
         for block in self.fusion:
             x = block(x)
         scores = self.head(self.ln_f(x)).float().flatten(0, 1)
         return sdm + identity + F.cross_entropy(scores, b["labels"].flatten(), ignore_index=0)
 
 
-def torch_batch(batch: dict[str, np.ndarray], config: Any, device: str) -> dict[str, torch.Tensor]:
+def sdm_loss(image: torch.Tensor, text: torch.Tensor, person_id: torch.Tensor) -> torch.Tensor:
+    logits = 50.0 * F.normalize(text, dim=1) @ F.normalize(image, dim=1).T
+    same = (person_id[:, None] == person_id[None]).float()
+    label = (same / same.sum(1) + 1e-8).log()
+    return sum(
+        (z.softmax(1) * (z.log_softmax(1) - label)).sum(1).mean() for z in (logits, logits.T)
+    )
+
+
+def end_token(tokens: torch.Tensor, ids: torch.Tensor) -> torch.Tensor:
+    return tokens[torch.arange(len(ids)), ids.argmax(1)]
+
+
+def torch_batch(batch: dict[str, np.ndarray], config: Any) -> dict[str, torch.Tensor]:
     """The same batch as tensors: normalised image, masked ids and labels (15 % of the words)."""
     ids = torch.tensor(batch["text_ids"], dtype=torch.long)
     word = (ids > 0) & (ids < config.vocab_size - 3)
     picked = word & (torch.rand(ids.shape) < 0.15)
     image = torch.tensor(batch["image"]).permute(0, 3, 1, 2).float() / 127.5 - 1
-    out = {
+    return {
         "image": image,
         "text_ids": ids,
         "mlm_ids": torch.where(picked, config.vocab_size - 3, ids),
         "labels": torch.where(picked, ids, 0),
         "person_id": torch.tensor(batch["person_id"], dtype=torch.long),
     }
-    return {k: v.to(device) for k, v in out.items()}
+
+
+class Twin:
+    """A model of one recipe with its optimiser, on the GPU if there is one."""
+
+    def __init__(self, config: Any, batch: dict[str, np.ndarray], recipe: str):
+        name, _, passes = recipe.partition("-")
+        if name not in RECIPES or passes not in ("", "one-pass"):
+            raise ValueError(f"recipe {recipe!r}, expected one of {RECIPES}, or one with -one-pass")
+        self.device = "cuda" if torch.cuda.is_available() else "cpu"
+        self.model = TorchIrra(config, text_passes=1 if passes else 2).to(self.device)
+        if name == "half":
+            self.model.half()
+            for module in self.model.modules():
+                if isinstance(module, nn.LayerNorm):
+                    module.float()
+        dtype = {"float16": torch.float16, "bfloat16": torch.bfloat16}.get(name)
+        self.autocast = (
+            (lambda: torch.autocast(self.device, dtype)) if dtype else contextlib.nullcontext
+        )
+        self.scaler = torch.amp.GradScaler(self.device, enabled=name == "float16")
+        self.batch = torch_batch(batch, config)
+
+    def synchronize(self) -> None:
+        if self.device == "cuda":
+            torch.cuda.synchronize()
+
+    def on_device(self) -> dict[str, torch.Tensor]:
+        return {key: value.to(self.device) for key, value in self.batch.items()}
+
+    def train_call(self, steps: int) -> Callable[[], None]:
+        """`steps` training steps, then a synchronisation."""
+        optimizer = torch.optim.Adam(self.model.parameters(), lr=1e-5, eps=1e-3, weight_decay=4e-5)
+
+        def call() -> None:
+            for _ in range(steps):
+                batch = self.on_device()
+                optimizer.zero_grad(set_to_none=True)
+                with self.autocast():
+                    loss = self.model(batch)
+                self.scaler.scale(loss).backward()
+                self.scaler.step(optimizer)
+                self.scaler.update()
+            self.synchronize()
+
+        return call
+
+    def encode_calls(self) -> dict[str, Callable[[], None]]:
+        """{"image", "text"}: one pass of a tower without gradients, from the device's memory."""
+        batch = self.on_device()
+
+        def call(encode: Callable, x: torch.Tensor) -> None:
+            with torch.no_grad(), self.autocast():
+                encode(x)
+            self.synchronize()
+
+        return {
+            "image": lambda: call(self.model.encode_image, batch["image"]),
+            "text": lambda: call(self.model.encode_text, batch["text_ids"]),
+        }
+
+
+def default_recipe() -> str:
+    return "float16" if torch.cuda.is_available() else "float32"

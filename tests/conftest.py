@@ -42,6 +42,7 @@ def tiny_config(tiny_root):
 
     config = irra.get_config("debug")
     config.data.root = str(tiny_root)
+    config.data.cache_dir = str(tiny_root.parent / "image_cache")
     config.data.generate = {}
     config.data.image_size = (32, 16)
     config.data.text_length = 32

@@ -26,6 +26,7 @@ ALLOWED = {
     "tipr_jax.optim": set(),
     "tipr_jax.models": {
         "tipr_jax.models",
+        "tipr_jax.batch",
         "tipr_jax.nn",
         "tipr_jax.losses",
         "tipr_jax.augment",

@@ -54,5 +54,5 @@ def test_selection_prefers_the_earliest_best_and_ignores_missing_splits():
         (20, scores(test=50.0, val=1.0)),
         (30, scores(test=4.0)),
     ]
-    assert results.select(evaluations, "test")[0] == 10
-    assert results.select(evaluations, "val")[0] == 20
+    assert results.select(evaluations, "test", "R1")[0] == 10
+    assert results.select(evaluations, "val", "R1")[0] == 20

@@ -91,6 +91,36 @@ def test_rules_place_parameters_where_they_say():
     assert specs["tensor_parallel"] == P(None, None, None, "model", None)
 
 
+@pytest.mark.parametrize("rules", sharding.RULES)
+def test_rows_find_their_devices_in_any_order(rules):
+    """A mesh may order the devices as it likes; the global array keeps the order of the rows."""
+    devices = np.array(jax.devices())[[5, 0, 3, 6, 1, 7, 2, 4]].reshape(4, 2)
+    mesh = jax.sharding.Mesh(devices, ("data", "model"))
+    place = sharding.batch_sharding(mesh, sharding.RULES[rules])
+    x = np.arange(16 * 3).reshape(16, 3)
+    rows = sharding.process_rows(place, 16)
+    put = sharding.put_batch({"x": x[rows]}, place)["x"]
+    np.testing.assert_array_equal(put, x)
+    assert put.sharding == place
+
+
+def test_a_process_feeds_the_rows_of_its_devices(monkeypatch):
+    """As if this process had devices 2 and 5 alone; with tensor parallelism it shares rows."""
+    mesh = sharding.make_mesh(4, 2)
+    own = {mesh.devices[1, 0], mesh.devices[2, 1]}
+
+    def addressable(self, shape):
+        return {d: i for d, i in self.devices_indices_map(shape).items() if d in own}
+
+    cls = jax.sharding.NamedSharding
+    monkeypatch.setattr(cls, "addressable_devices_indices_map", addressable)
+    sharding._own_pieces.cache_clear()
+    for rules, rows in (("data_parallel", [4, 5, 10, 11]), ("tensor_parallel", [*range(4, 12)])):
+        place = sharding.batch_sharding(mesh, sharding.RULES[rules])
+        assert sharding.process_rows(place, 16).tolist() == rows
+    sharding._own_pieces.cache_clear()
+
+
 def test_sizes_that_do_not_divide_stay_whole():
     mesh = sharding.make_mesh(4, 2)
     rules = sharding.RULES["tensor_parallel"]

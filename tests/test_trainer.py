@@ -9,10 +9,11 @@ import time
 from pathlib import Path
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from tipr_jax import checkpoints, experiment, export, trainer
+from tipr_jax import checkpoints, experiment, export, optim, trainer
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -23,6 +24,7 @@ def run_arguments(config, workdir: Path, **changes) -> list[str]:
         "data.root": config.data.root,
         "data.image_size": tuple(config.data.image_size),
         "data.text_length": config.data.text_length,
+        "data.cache_dir": config.data.cache_dir,
         "data.batch_size": config.data.batch_size,
         "eval.batch_size": config.eval.batch_size,
         "model.losses": tuple(config.model.losses),
@@ -164,3 +166,124 @@ def test_run_can_be_loaded_and_used(tiny_config, data, tmp_path):
     model = export.load(tmp_path)
     assert model.embed_texts(["a man in a red coat"]).shape == (1, 64)
     assert model.embed_images(data.splits["test"].image_path[:3]).shape == (3, 64)
+
+
+# The loop around a step that costs nothing
+
+
+class Loop:
+    """Trains with a step that only counts; `on_step(step)` may act, and returns the loss."""
+
+    def __init__(self, monkeypatch):
+        self.seen: list[list[int]] = []  # image ids of every step
+        self.evaluated: list[int] = []
+        self.on_step = lambda step: 0.0
+        self.on_evaluation = lambda step: None
+        monkeypatch.setattr(trainer, "jit_train_step", lambda *_: self._step)
+        monkeypatch.setattr(trainer, "evaluate", self._evaluate)
+
+    def _step(self, state, batch):
+        self.seen.append(np.asarray(batch["image_id"]).tolist())
+        step = int(state.step) + 1
+        place = state.step.sharding
+        state = state.replace(step=jax.device_put(jnp.int32(step), place))
+        return state, {"loss": jnp.float32(self.on_step(step))}
+
+    def _evaluate(self, evaluator, state, writer, step):
+        self.evaluated.append(step)
+        self.on_evaluation(step)
+        return 50.0
+
+
+@pytest.fixture
+def loop(monkeypatch, tiny_config):
+    tiny_config.model.losses = ("itc",)
+    return Loop(monkeypatch)
+
+
+def saved_steps(workdir: Path) -> list[int]:
+    return sorted(int(p.name) for p in (workdir / "checkpoints").iterdir() if p.name.isdigit())
+
+
+def stop(*_) -> float:
+    os.kill(os.getpid(), signal.SIGTERM)
+    return 0.0
+
+
+def test_another_mesh_continues_in_the_same_order(loop, tiny_config, data, tmp_path):
+    trainer.train(build(tiny_config, data), data, tmp_path / "whole")
+    whole, loop.seen = loop.seen, []
+    loop.on_step = lambda step: stop() if step == 3 else 0.0
+    with pytest.raises(SystemExit) as exit_code:
+        trainer.train(build(tiny_config, data), data, tmp_path / "cut")
+    assert exit_code.value.code == 0 and saved_steps(tmp_path / "cut") == [3]
+    tiny_config.mesh.update({"data": 2, "model": 4, "rules": "tensor_parallel"})
+    loop.on_step = lambda step: 0.0
+    trainer.train(build(tiny_config, data), data, tmp_path / "cut")
+    assert loop.seen == whole and len(whole) > 6
+
+
+def test_a_state_after_a_nan_is_never_saved(loop, tiny_config, data, tmp_path):
+    tiny_config.checkpoint.every_steps = 1
+    loop.on_step = lambda step: float("nan") if step == 3 else 0.0
+    with pytest.raises(trainer.NonFiniteLoss, match="step 3: loss = nan"):
+        trainer.train(build(tiny_config, data), data, tmp_path)
+    assert saved_steps(tmp_path) == [1, 2]
+
+
+def test_an_interrupted_evaluation_is_made_up(loop, tiny_config, data, tmp_path):
+    def interrupt(step):
+        if step:
+            raise trainer.Interrupted
+
+    loop.on_evaluation = interrupt
+    with pytest.raises(SystemExit):
+        trainer.train(build(tiny_config, data), data, tmp_path)
+    (step,) = saved_steps(tmp_path)
+    loop.on_evaluation = lambda step: None
+    trainer.train(build(tiny_config, data), data, tmp_path)
+    assert loop.evaluated == [0, step, step, 2 * step]
+    with checkpoints.Checkpoints(tmp_path, read_only=True) as saved:
+        assert saved.best_step() == step  # of equals the earliest
+
+
+def test_out_of_memory_says_what_to_change(loop, tiny_config, data, tmp_path):
+    def exhausted(step):
+        if step == 3:
+            raise jax.errors.JaxRuntimeError("RESOURCE_EXHAUSTED: Out of memory\nallocating 9G")
+        return 0.0
+
+    tiny_config.checkpoint.every_steps = 1
+    loop.on_step = exhausted
+    with pytest.raises(trainer.OutOfMemory) as caught:
+        trainer.train(build(tiny_config, data), data, tmp_path)
+    message = str(caught.value)
+    assert "data.batch_size 16" in message and "\n" not in message
+    for change in ("data.batch_size", "micro_batches", "remat", "mesh.rules=fully_sharded"):
+        assert f"--config.{change}" in message
+    assert saved_steps(tmp_path) == [1, 2]
+
+
+def test_logged_rates(loop, tiny_config, data, tmp_path):
+    tiny_config.log_every_steps = 2
+    loop.on_step = lambda step: time.sleep(0.02) or 0.0
+    trainer.train(build(tiny_config, data), data, tmp_path)
+    rows = [json.loads(x) for x in (tmp_path / "metrics.jsonl").read_text().splitlines()]
+    schedule, rate = tiny_config.schedule, tiny_config.optimizer.learning_rate
+    per_epoch = data.steps_per_epoch
+    assert [row["step"] for row in rows] == list(range(2, 2 * per_epoch + 1, 2))
+    for row in rows:
+        epoch = (row["step"] - 1) // per_epoch
+        assert row["learning_rate"] == pytest.approx(optim.learning_rate(schedule, epoch, rate))
+        assert 0 <= row["input_wait"] < 1 and 0 < row["images_per_second"] < 16 / 0.02
+
+
+def test_a_learned_temperature_is_not_decayed(tiny_config, data):
+    tiny_config.model.learn_temperature = True
+    exp = build(tiny_config, data)
+    params = jax.eval_shape(exp.init, exp.keys[0])
+    groups = optim.parameter_groups(params, tuple(tiny_config.optimizer.groups), params | {
+        "classifier": {"bias": 0, "kernel": 0}, "fusion": {"blocks": {"kernel": 0}},
+    })  # fmt: skip
+    assert groups.decay["logit_scale"] is False
+    experiment.make_optimizer(exp, steps_per_epoch=1)

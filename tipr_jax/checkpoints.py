@@ -1,7 +1,8 @@
 """Checkpoints: the only file that imports orbax.
 
 A run keeps its newest steps (to resume) and its best one (to use). Orbax writes into a temporary
-directory and renames it, so a killed save leaves no step behind.
+directory and renames it, so a killed save leaves no step behind. All processes save and resume
+together; what only reads, each does for itself.
 """
 
 import json
@@ -15,6 +16,8 @@ import jax
 import numpy as np
 import orbax.checkpoint as ocp
 from orbax.checkpoint.checkpoint_managers import preservation_policy as keep
+
+from tipr_jax import distributed
 
 log = logging.getLogger("tipr_jax")
 PARAMS_DIR, CONFIG_FILE = "params", "config.json"
@@ -42,6 +45,9 @@ class Checkpoints:
                 cleanup_tmp_directories=not read_only,
                 read_only=read_only,
                 create=not read_only,
+                multiprocessing_options=(
+                    _alone() if read_only else ocp.options.MultiprocessingOptions()
+                ),
             ),
         )
 
@@ -54,24 +60,34 @@ class Checkpoints:
     def save(self, step: int, state: Any, score: float | None = None) -> None:
         """Starts saving `state`; `score` (higher is better) makes the step a candidate for best.
 
-        A step that is already there is left alone.
+        A step that is already there is left alone, unless it has no score and gets one. Collective.
         """
         if step in self._manager.all_steps():
-            return
+            self.wait()
+            if score is None or self.has_score(step):
+                return
+            self._manager.delete(step)
         metrics = None if score is None else {"score": float(score), "step": step}
-        self._manager.save(step, args=ocp.args.StandardSave(state), metrics=metrics)
+        # Forced, for otherwise Orbax asks for preemption notices itself; the trainer does that.
+        self._manager.save(step, args=ocp.args.StandardSave(state), metrics=metrics, force=True)
+
+    def has_score(self, step: int) -> bool:
+        """True if `step` is there and was saved with a score."""
+        return step in self._manager.all_steps() and self._manager.metrics(step) is not None
 
     def restore_latest(self, abstract_state: Any) -> tuple[int, Any] | None:
         """(step, state) of the newest readable checkpoint, or None if there is none.
 
         abstract_state: tree of ShapeDtypeStruct with shardings; a checkpoint of another mesh is
-        laid out anew. An unreadable step is skipped with a warning that names it.
+        laid out anew. A step that a process cannot read is skipped with a warning that names it.
+        Collective.
 
         Raises:
           ValueError: a checkpoint of another model, or none of the checkpoints can be read.
         """
         damaged: dict[int, str] = {}
         for step in sorted(self._manager.all_steps(), reverse=True):
+            reason = ""
             try:
                 self._check_tree(step, abstract_state)
                 args = ocp.args.StandardRestore(abstract_state)
@@ -79,7 +95,9 @@ class Checkpoints:
             except ModelMismatch:
                 raise
             except Exception as error:  # damaged files raise many types
-                damaged[step] = _reason(error)
+                reason = _reason(error)
+            if reasons := [*filter(None, distributed.exchange(reason))]:
+                damaged[step] = reasons[0]
                 continue
             for bad, reason in damaged.items():
                 self._set_aside(bad, reason)
@@ -97,8 +115,10 @@ class Checkpoints:
         damaged = self.directory / str(step)
         target = self.directory / f"unreadable_{step}"
         log.warning("unreadable checkpoint %s (kept as %s): %s", damaged, target.name, reason)
-        shutil.rmtree(target, ignore_errors=True)
-        damaged.rename(target)
+        if distributed.is_writer():
+            shutil.rmtree(target, ignore_errors=True)
+            damaged.rename(target)
+        distributed.barrier()
         self._manager.reload()
 
     def _check_tree(self, step: int, abstract_state: Any) -> None:
@@ -135,6 +155,14 @@ class ModelMismatch(ValueError):
     """A checkpoint of another model than the configured one."""
 
 
+def _alone() -> ocp.options.MultiprocessingOptions:
+    """For what this process does without the others."""
+    me = jax.process_index()
+    return ocp.options.MultiprocessingOptions(
+        primary_host=me, active_processes={me}, barrier_sync_key_prefix=f"process_{me}"
+    )
+
+
 def _key(k: Any) -> str:
     return str(getattr(k, "key", getattr(k, "name", getattr(k, "idx", k))))
 
@@ -154,7 +182,7 @@ def save_params(directory: str | Path, params: Any, config: dict) -> None:
     partial = directory.with_name(f".{directory.name}.partial-{os.getpid()}")
     partial.mkdir(parents=True)
     try:
-        with ocp.StandardCheckpointer() as checkpointer:
+        with ocp.StandardCheckpointer(multiprocessing_options=_alone()) as checkpointer:
             checkpointer.save(partial / PARAMS_DIR, params)
         (partial / CONFIG_FILE).write_text(json.dumps(config, indent=2) + "\n")
         partial.replace(directory)

@@ -55,7 +55,7 @@ def setup_process() -> None:
 
 
 def _call_problem(rest: list[str]) -> str | None:
-    if not flags.FLAGS["workdir"].value:
+    if "workdir" in flags.FLAGS and not flags.FLAGS["workdir"].value:
         return f"--workdir is missing, the directory of the run; for example: {EXAMPLE}"
     if len(rest) > 1:
         return f"unexpected {' '.join(rest[1:])!r}; options start with --, for example: {EXAMPLE}"

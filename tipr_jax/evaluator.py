@@ -1,4 +1,7 @@
-"""Evaluation: encode gallery and queries in padded, sharded batches, then rank by cosine."""
+"""Evaluation: encode gallery and queries in padded, sharded batches, then rank by cosine.
+
+Every process encodes its rows of each batch and gets all features; process 0 ranks.
+"""
 
 from collections.abc import Callable, Iterable
 from typing import Any, NamedTuple
@@ -8,10 +11,11 @@ import numpy as np
 from flax import nnx
 from tqdm import tqdm
 
+from tipr_jax import distributed
 from tipr_jax.experiment import Experiment, towers
-from tipr_jax.metrics.retrieval import embedding_ranks, retrieval_metrics
+from tipr_jax.metrics.retrieval import embedding_ranks, gallery_images, retrieval_metrics
 from tipr_jax.report import RetrievalSheet
-from tipr_jax.sharding import put_batch
+from tipr_jax.sharding import process_rows, put_batch
 
 
 class SplitFeatures(NamedTuple):
@@ -21,11 +25,18 @@ class SplitFeatures(NamedTuple):
     text: np.ndarray
 
 
-class Evaluator:
-    """Encodes splits with jitted encoders; one instance serves a whole run."""
+class Interrupted(Exception):
+    """An evaluation was asked to stop."""
 
-    def __init__(self, exp: Experiment, data: Any):
-        self.exp, self.data = towers(exp), data
+
+class Evaluator:
+    """Encodes splits with jitted encoders; one instance serves a whole run.
+
+    `should_stop` is asked before every batch; True ends the evaluation with `Interrupted`.
+    """
+
+    def __init__(self, exp: Experiment, data: Any, should_stop: Callable[[], bool] = lambda: False):
+        self.exp, self.data, self.should_stop = towers(exp), data, should_stop
         self.encode_image = self._jit("encode_image")
         self.encode_text = self._jit("encode_text")
 
@@ -51,6 +62,8 @@ class Evaluator:
         with bar:
             params = self.tower_params(params)
             for batch in batches:
+                if self.should_stop():
+                    raise Interrupted
                 x = put_batch({key: batch[key]}, self.exp.batch_sharding)[key]
                 rows.append(np.asarray(encode(params, x)))
                 bar.update(min(len(rows[-1]), n - bar.n))
@@ -59,11 +72,12 @@ class Evaluator:
     def features(self, params: Any, split: str) -> SplitFeatures:
         """Encodes every image and every caption of a split, in annotation order."""
         annotations = self.data.splits[split]
+        rows = process_rows(self.exp.batch_sharding, self.exp.config.eval.batch_size)
         return SplitFeatures(
             image=self._run(
                 self.encode_image,
                 params,
-                self.data.image_batches(split),
+                self.data.image_batches(split, rows),
                 "image",
                 len(annotations.image_path),
                 f"encode {split} gallery",
@@ -71,7 +85,7 @@ class Evaluator:
             text=self._run(
                 self.encode_text,
                 params,
-                self.data.text_batches(split),
+                self.data.text_batches(split, rows),
                 "text_ids",
                 len(annotations.caption),
                 f"encode {split} queries",
@@ -80,15 +94,31 @@ class Evaluator:
 
     def metrics(self, params: Any, split: str) -> dict[str, dict[str, float]]:
         """{"t2i": {R1, R5, R10, mAP, mINP}, "i2t": ...} in percent (spec irra §7)."""
-        return rank(self.features(params, split), self.data.splits[split])
+        features = self.features(params, split)
+        cfg = self.exp.config.eval
+        options = dict(gallery=cfg.gallery, trapezoid_ap=cfg.trapezoid_ap)
+        return distributed.from_writer(lambda: rank(features, self.data.splits[split], **options))
 
 
-def rank(features: SplitFeatures, annotations: Any) -> dict[str, dict[str, float]]:
-    """Both directions' metrics from the features of a split."""
-    text, image = annotations.caption_person_id, annotations.image_person_id
+def rank(
+    features: SplitFeatures,
+    annotations: Any,
+    *,
+    gallery: str = "unique",
+    trapezoid_ap: bool = False,
+) -> dict[str, dict[str, float]]:
+    """Both directions' metrics from the features of a split.
+
+    gallery: see `gallery_images`; with "every_second_row" a caption whose person the gallery lacks
+    counts as a miss. trapezoid_ap: adds "mAP_trapezoid".
+    """
+    rows = gallery_images(annotations.caption_image_id, len(annotations.image_path), gallery)
+    image, image_person = features.image[rows], annotations.image_person_id[rows]
+    text, text_person = features.text, annotations.caption_person_id
+    options = dict(trapezoid_ap=trapezoid_ap, count_misses=gallery != "unique")
     return {
-        "t2i": retrieval_metrics(features.text, features.image, text, image),
-        "i2t": retrieval_metrics(features.image, features.text, image, text),
+        "t2i": retrieval_metrics(text, image, text_person, image_person, **options),
+        "i2t": retrieval_metrics(image, text, image_person, text_person, **options),
     }
 
 

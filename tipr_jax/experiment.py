@@ -5,7 +5,7 @@ import functools
 import hashlib
 import json
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -16,27 +16,34 @@ from flax import nnx
 from jax.sharding import Mesh, NamedSharding
 from ml_collections import ConfigDict
 
-from tipr_jax import checkpoints, optim, sharding
+from tipr_jax import batch, checkpoints, distributed, optim, sharding
 from tipr_jax.models import MODELS, Method
-from tipr_jax.precision import policy
+from tipr_jax.precision import DtypePolicy, policy
+from tipr_jax.pretrained import ivt
 from tipr_jax.train_state import TrainState, create_state, define_model
+from tipr_jax.train_step import check_micro_batches
 
 log = logging.getLogger("tipr_jax")
 
-# The fields of a model config that its parameters determine.
+# The fields of a model config that its parameters determine ...
 SIZES = {
-    "image_size",
-    "text_length",
     "patch",
-    "stride",
+    "width",
+    "depth",
+    "heads",
     "vision_width",
     "vision_depth",
     "text_width",
     "text_depth",
     "vocab_size",
+    "max_positions",
     "embed_dim",
     "fusion_depth",
+    "fusion_ffn",
 }
+# ... and those that resizing a table of positions can change.
+GEOMETRY = {"image_size", "stride", "text_length"}
+POSITIONS = ("adopt", "resize", "as_official")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -67,8 +74,12 @@ class Experiment:
         return tuple(jax.random.split(jax.random.key(self.config.seed)))
 
 
-def build(config: ConfigDict, **model_fields: Any) -> Experiment:
+def build(
+    config: ConfigDict, *, devices: Sequence[Any] | None = None, **model_fields: Any
+) -> Experiment:
     """Everything but the parameter values; `model_fields` (num_persons) override the config.
+
+    devices: all of this job's, or those of another machine to compile for.
 
     Raises:
       ValueError: unknown method, model field, rules; a mesh or batch that does not fit.
@@ -82,15 +93,19 @@ def build(config: ConfigDict, **model_fields: Any) -> Experiment:
             f"mesh.rules is {config.mesh.rules!r}, expected one of {sorted(sharding.RULES)}"
         )
     rules = sharding.RULES[config.mesh.rules]
-    mesh = sharding.make_mesh(config.mesh.data, config.mesh.model)
+    mesh = sharding.make_mesh(config.mesh.data, config.mesh.model, devices)
     for section in ("data", "eval"):
         batch_size = config[section].batch_size
         sharding.check_batch_size(f"{section}.batch_size", batch_size, mesh, rules)
+    shards = sharding.batch_shards(mesh, rules)
+    check_micro_batches(method, config.micro_batches, config.data.batch_size, shards)
     return _assemble(config, method, model_config, mesh, rules)
 
 
 def _assemble(config: ConfigDict, method: Method, model_config: Any, mesh: Mesh, rules: dict):
-    graphdef, abstract, init = define_model(method, model_config, policy(config.precision))
+    graphdef, abstract, init = define_model(
+        method, model_config, compute_policy(config, mesh, rules)
+    )
     return Experiment(
         config=config,
         method=method,
@@ -102,6 +117,21 @@ def _assemble(config: ConfigDict, method: Method, model_config: Any, mesh: Mesh,
         param_shardings=sharding.param_shardings(abstract, mesh, rules),
         init=init,
     )
+
+
+def compute_policy(config: ConfigDict, mesh: Mesh, rules: dict) -> DtypePolicy:
+    return policy(
+        config.precision,
+        remat=config.remat,
+        attention=config.attention,
+        activations=sharding.batch_sharding(mesh, rules),
+    )
+
+
+def abstract_batch(exp: Experiment, rows: int | None = None) -> dict[str, jax.ShapeDtypeStruct]:
+    """Shapes of the global training batch, or of `rows` of it."""
+    c, columns = exp.config.data, exp.method.columns(exp.model_config)
+    return batch.abstract_batch(rows or c.batch_size, tuple(c.image_size), c.text_length, columns)
 
 
 def on_mesh(exp: Experiment, mesh: Mesh) -> Experiment:
@@ -119,7 +149,8 @@ def make_optimizer(
 ) -> tuple[optax.GradientTransformation, np.ndarray]:
     """The config's optimiser for this model, and its learning rates [epochs, groups]."""
     config = exp.config
-    heads = define_model(exp.method, exp.model_config.complete(), policy(config.precision))[2]
+    how = compute_policy(config, exp.mesh, exp.rules)
+    heads = define_model(exp.method, exp.model_config.complete(), how)[2]
     params, complete = (jax.eval_shape(init, exp.keys[0]) for init in (exp.init, heads))
     return optim.make_optimizer(
         config.optimizer, config.schedule, params, steps_per_epoch, complete
@@ -134,8 +165,9 @@ def make_model_config(method: Method, config: ConfigDict, model_fields: dict) ->
             f"data.image_size is {image_size}, expected height and width, as in "
             '--config.data.image_size="(384, 128)"'
         )
-    fields = config.model.to_dict() | model_fields
     known = {f.name for f in dataclasses.fields(method.config)}
+    # Not every method has classes to count.
+    fields = config.model.to_dict() | {k: v for k, v in model_fields.items() if k in known}
     if unknown := sorted(set(fields) - known):
         raise ValueError(
             f"config.model has unknown fields {unknown}; {config.method} knows {sorted(known)}"
@@ -146,10 +178,33 @@ def make_model_config(method: Method, config: ConfigDict, model_fields: dict) ->
 def initial_params(exp: Experiment) -> Any:
     """Fresh parameters, with those of `config.init_from` put in their places."""
     params = jax.jit(exp.init, out_shardings=exp.param_shardings)(exp.keys[0])
-    if exp.config.init_from:
-        _, loaded = checkpoints.load_params(exp.config.init_from)
-        params = overlay(params, loaded, exp.config.init_from)
-    return params
+    if not exp.config.init_from:
+        return params
+    _, loaded = checkpoints.load_params(exp.config.init_from)
+    if exp.config.init_positions == "adopt":
+        return overlay(params, loaded, exp.config.init_from)
+    return hand_over(exp, params, loaded)
+
+
+def hand_over(exp: Experiment, params: Any, loaded: Any) -> Any:
+    """`params` with the values of `loaded`, positions resized; logs where every tensor comes from.
+
+    Raises:
+      ValueError: a tensor whose shape differs for another reason.
+    """
+    config = exp.config
+    _, source = checkpoints.model_fields(config.init_from)
+    result = ivt.hand_over(
+        loaded,
+        params,
+        source_grid=ivt.grid_of(source),
+        target_grid=ivt.grid_of(dataclasses.asdict(exp.model_config)),
+        as_official=config.init_positions == "as_official",
+    )
+    log.info("parameters from %s:", config.init_from)
+    for path, origin in result.log.items():
+        log.info("  %-44s %s", path, origin)
+    return jax.tree.map(_place, result.params, params)
 
 
 def trained_towers(exp: Experiment, workdir: Path) -> tuple[int, Any]:
@@ -172,7 +227,7 @@ def trained_towers(exp: Experiment, workdir: Path) -> tuple[int, Any]:
         raise ValueError(f"{source} lacks {missing}; it has {sorted(loaded)}")
     loaded = {name: loaded[name] for name in exp.abstract_params}
     check_shapes(loaded, exp.abstract_params, str(source))
-    return step, jax.device_put(loaded, exp.param_shardings)
+    return step, sharding.put_params(loaded, exp.param_shardings)
 
 
 def source_of(config: ConfigDict, workdir: Path) -> Path | str:
@@ -180,22 +235,28 @@ def source_of(config: ConfigDict, workdir: Path) -> Path | str:
     return workdir if checkpoints.is_run(workdir) else config.init_from
 
 
-def adopt_model(config: ConfigDict, source: Path | str) -> ConfigDict:
+def adopt_model(config: ConfigDict, source: Path | str, *, training: bool = False) -> ConfigDict:
     """`config` with the model sizes of the run or model directory `source` ("" for none).
 
-    So a converted ViT-L/14 needs no size flags. Losses and their weights stay the config's.
+    So a converted ViT-L/14 needs no size flags. Losses and their weights stay the config's, and in
+    training the image size, stride and text length too, unless `config.init_positions` is "adopt".
     """
     if not source:
         return config
     method, fields = checkpoints.model_fields(source)
+    if config.init_positions not in POSITIONS:
+        raise ValueError(
+            f"init_positions is {config.init_positions!r}, expected one of {POSITIONS}"
+        )
     if method != config.method:
         raise ValueError(
             f"{source} is a checkpoint of {method!r}, the config is for {config.method!r}"
         )
     config = config.copy_and_resolve_references()
+    names = SIZES if training and config.init_positions != "adopt" else SIZES | GEOMETRY
     changed = []
     for section in (config.data, config.model):
-        for name in sorted(set(section) & set(fields) & SIZES):
+        for name in sorted(set(section) & set(fields) & names):
             if section[name] != fields[name]:
                 changed.append(f"{name} {section[name]} -> {fields[name]}")
                 section[name] = fields[name]
@@ -222,10 +283,11 @@ def overlay(params: Any, loaded: Any, source: str) -> Any:
     fresh = sorted(set(params) - set(loaded))
     log.info("parameters from %s; fresh: %s", source, ", ".join(fresh) or "none")
 
-    def place(value: Any, old: jax.Array) -> jax.Array:
-        return jax.device_put(np.asarray(value, old.dtype), old.sharding)
+    return params | {k: jax.tree.map(_place, v, params[k]) for k, v in loaded.items()}
 
-    return params | {k: jax.tree.map(place, v, params[k]) for k, v in loaded.items()}
+
+def _place(value: Any, old: jax.Array) -> jax.Array:
+    return sharding.put_params(np.asarray(value, old.dtype), old.sharding)
 
 
 def check_shapes(given: Any, expected: Any, source: str) -> None:
@@ -263,13 +325,18 @@ def config_hash(config: ConfigDict) -> str:
 
 
 def save_config(config: ConfigDict, workdir: Path) -> None:
-    """Writes `config.json`; says which fields differ from the one that a resumed run had."""
+    """Writes `config.json`; says which fields differ from the one that a resumed run had.
+
+    Process 0 alone does.
+    """
+    if not distributed.is_writer():
+        return
     workdir.mkdir(parents=True, exist_ok=True)
     path = workdir / "config.json"
     new = json.loads(json.dumps(config.to_dict()))
     if path.exists():
         old = ConfigDict(json.loads(path.read_text()))
-        before, after = _leaves(old.to_dict()), _leaves(new)
+        before, after = flat_fields(old), flat_fields(ConfigDict(new))
         changed = sorted(k for k in before | after if before.get(k) != after.get(k))
         if changed:
             log.warning(
@@ -280,6 +347,11 @@ def save_config(config: ConfigDict, workdir: Path) -> None:
     draft = path.with_name("config.json.partial")
     draft.write_text(json.dumps(new, indent=2) + "\n")
     draft.replace(path)
+
+
+def flat_fields(config: ConfigDict) -> dict[str, Any]:
+    """{"data.batch_size": 64, ...}: every field of a config by its dotted name."""
+    return _leaves(config.to_dict())
 
 
 def _leaves(tree: dict, prefix: str = "") -> dict[str, Any]:

@@ -19,7 +19,7 @@ from tipr_jax import checkpoints
 from tipr_jax.models import MODELS
 from tipr_jax.precision import policy
 from tipr_jax.preprocess import image as preprocess
-from tipr_jax.text.clip_bpe import ClipTokenizer
+from tipr_jax.text import TOKENIZER_DIR, Tokenizer, load_tokenizer, save_tokenizer
 from tipr_jax.train_state import define_model
 
 CHUNK = 64  # rows per call of an encoder; the last chunk is padded, so that one program serves all
@@ -32,11 +32,12 @@ class TrainedModel:
       method: name in `MODELS`.
       model_config: the method's Config; training heads are ignored.
       params: nested dict of arrays with at least the two towers.
+      tokenizer: sentences -> ids.
     """
 
-    def __init__(self, method: str, model_config: Any, params: Any):
+    def __init__(self, method: str, model_config: Any, params: Any, tokenizer: Tokenizer):
         self.method, self.config = method, model_config.towers()
-        self.tokenizer = ClipTokenizer()
+        self.tokenizer = tokenizer
         graphdef, abstract, _ = define_model(MODELS[method], self.config, policy())
         towers = nnx.to_pure_dict(abstract)
         self.params = jax.device_put({name: params[name] for name in towers})
@@ -92,17 +93,18 @@ def load(directory: str | Path) -> TrainedModel:
     Raises:
       ValueError: if `directory` is neither.
     """
-    method, model_config, _, params = _read(Path(directory))
-    return TrainedModel(method, model_config, params)
+    method, model_config, _, params, tokenizer = _read(Path(directory))
+    return TrainedModel(method, model_config, params, tokenizer)
 
 
-def _read(directory: Path) -> tuple[str, Any, int, Any]:
-    """(method, model config, step, parameters) of a run or model directory."""
+def _read(directory: Path) -> tuple[str, Any, int, Any, Tokenizer]:
+    """(method, model config, step, parameters, tokenizer) of a run or model directory."""
     method, fields = checkpoints.model_fields(directory)
     step, params = checkpoints.load_params(directory)
     if "classifier" in params:  # a run's config leaves it to the data
         fields["num_persons"] = params["classifier"]["bias"].shape[0]
-    return method, MODELS[method].config(**fields), step, params
+    tokenizer = load_tokenizer(MODELS[method].tokenizer, directory / TOKENIZER_DIR)
+    return method, MODELS[method].config(**fields), step, params, tokenizer
 
 
 def export_run(workdir: str | Path, output: str | Path) -> int:
@@ -115,7 +117,8 @@ def export_run(workdir: str | Path, output: str | Path) -> int:
         raise ValueError(
             f"{workdir} has no checkpoints to export; train first, or pass a run as --workdir"
         )
-    method, model_config, step, params = _read(Path(workdir))
+    method, model_config, step, params, tokenizer = _read(Path(workdir))
     config = {"method": method, "model": dataclasses.asdict(model_config), "step": step}
     checkpoints.save_params(output, params, config)
+    save_tokenizer(tokenizer, output)
     return step

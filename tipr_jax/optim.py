@@ -12,7 +12,8 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-SCHEDULES = ("cosine", "linear", "step", "exp", "poly", "constant")
+SCHEDULES = ("cosine", "linear", "step", "exp", "poly", "constant", "cosine_unshifted")
+COSINE_PER_STEP = "cosine_per_step"  # the only one that changes within an epoch
 
 
 class Groups(NamedTuple):
@@ -67,8 +68,11 @@ def learning_rate(cfg: Any, epoch: int, base: float) -> float:
     """Learning rate of 0-based `epoch` for a group whose base rate is `base` (spec irra §5.3).
 
     cfg: name, num_epochs, warmup_epochs, warmup_factor, warmup_method ("linear" | "constant"),
-    target_lr (absolute, shared by all groups), milestones, gamma, power.
+    target_lr (absolute, shared by all groups), milestones, gamma, power. "cosine_unshifted" is
+    another recipe, see `unshifted_cosine`.
     """
+    if cfg.name == "cosine_unshifted":
+        return unshifted_cosine(cfg, epoch + 1, base)
     warmup = cfg.warmup_epochs
     if epoch < warmup:
         ramp = epoch / warmup if cfg.warmup_method == "linear" else 0.0
@@ -87,19 +91,51 @@ def learning_rate(cfg: Any, epoch: int, base: float) -> float:
             return base * cfg.gamma ** sum(m <= epoch for m in cfg.milestones)
         case "constant":
             return base
-    raise ValueError(f"schedule.name is {cfg.name!r}, expected one of {SCHEDULES}")
+    raise ValueError(
+        f"schedule.name is {cfg.name!r}, expected one of {(*SCHEDULES, COSINE_PER_STEP)}"
+    )
 
 
-def learning_rate_table(cfg: Any, base: float, multipliers: tuple[float, ...]) -> np.ndarray:
+def unshifted_cosine(cfg: Any, epoch: int, base: float) -> float:
+    """Rate of `epoch`, counted from 1 (spec ivt §7): warm-up, then a cosine that began with it.
+
+    cfg: num_epochs, warmup_epochs, and the absolute rates start_lr and target_lr, shared by all
+    groups. The last epoch is at target_lr.
+    """
+    if epoch < cfg.warmup_epochs:
+        return cfg.start_lr + epoch * (base - cfg.start_lr) / cfg.warmup_epochs
+    x = min(1.0, epoch / cfg.num_epochs)
+    return cfg.target_lr + (base - cfg.target_lr) * 0.5 * (1 + np.cos(np.pi * x))
+
+
+def step_rates(cfg: Any, base: float, steps_per_epoch: int) -> np.ndarray:
+    """float64 [steps]: warm-up from `start_lr` to `base`, cosine to `target_lr` (spec bi_irra §5).
+
+    cfg: num_epochs, warmup_epochs, and the absolute rates start_lr and target_lr. The last step of
+    the warm-up and the first of the cosine both use `base`; a warm-up of one step uses start_lr.
+    """
+    warmup, total = cfg.warmup_epochs * steps_per_epoch, cfg.num_epochs * steps_per_epoch
+    ramp = np.arange(warmup) / max(1, warmup - 1)
+    x = np.arange(total - warmup) / (total - warmup)
+    cosine = cfg.target_lr + (base - cfg.target_lr) * 0.5 * (1 + np.cos(np.pi * x))
+    return np.concatenate([cfg.start_lr + (base - cfg.start_lr) * ramp, cosine])
+
+
+def learning_rate_table(
+    cfg: Any, base: float, multipliers: tuple[float, ...], steps_per_epoch: int = 1
+) -> np.ndarray:
     """float64 [num_epochs, groups]: constant within an epoch, as released.
 
     Epoch k uses the scheduler at k, so the cosine never reaches its target (released quirk).
+    "cosine_per_step" has a row per step instead of one per epoch.
     """
     if cfg.num_epochs <= cfg.warmup_epochs:
         raise ValueError(
             f"schedule.num_epochs {cfg.num_epochs} must exceed "
             f"schedule.warmup_epochs {cfg.warmup_epochs}"
         )
+    if cfg.name == COSINE_PER_STEP:
+        return np.stack([step_rates(cfg, base * m, steps_per_epoch) for m in multipliers], axis=1)
     rows = ([learning_rate(cfg, e, base * m) for m in multipliers] for e in range(cfg.num_epochs))
     return np.asarray(list(rows), np.float64)
 
@@ -109,14 +145,14 @@ class ScheduleState(NamedTuple):
 
 
 def scale_by_rate_table(
-    table: np.ndarray, index: Any, steps_per_epoch: int
+    table: np.ndarray, index: Any, steps_per_row: int
 ) -> optax.GradientTransformation:
-    """update -> -table[step // steps_per_epoch, group] * update."""
+    """update -> -table[step // steps_per_row, group] * update."""
     rates = jnp.asarray(table, jnp.float32)
 
     def update(updates, state, params=None):
         del params
-        row = rates[jnp.minimum(state.count // steps_per_epoch, len(rates) - 1)]
+        row = rates[jnp.minimum(state.count // steps_per_row, len(rates) - 1)]
         updates = jax.tree.map(lambda u, i: -row[i].astype(u.dtype) * u, updates, index)
         return updates, ScheduleState(state.count + 1)
 
@@ -137,7 +173,8 @@ def make_optimizer(
       ValueError: for an unknown name, or a group table that does not fit `params`.
     """
     groups = parameter_groups(params, tuple(cfg.groups), complete)
-    table = learning_rate_table(schedule, cfg.learning_rate, groups.multipliers)
+    rate = cfg.learning_rate
+    table = learning_rate_table(schedule, rate, groups.multipliers, steps_per_epoch)
     decay = optax.add_decayed_weights(cfg.weight_decay, groups.decay)
     adam = optax.scale_by_adam(b1=cfg.b1, b2=cfg.b2, eps=cfg.eps)
     steps = {
@@ -147,5 +184,6 @@ def make_optimizer(
     }
     if cfg.name not in steps:
         raise ValueError(f"optimizer.name is {cfg.name!r}, expected one of {sorted(steps)}")
-    rate = scale_by_rate_table(table, groups.index, steps_per_epoch)
-    return optax.chain(*steps[cfg.name], rate), table
+    steps_per_row = steps_per_epoch * schedule.num_epochs // len(table)
+    schedule_step = scale_by_rate_table(table, groups.index, steps_per_row)
+    return optax.chain(*steps[cfg.name], schedule_step), table

@@ -1,26 +1,73 @@
-"""Number formats: parameters in float32, matrix products in bfloat16 on accelerators.
+"""How a model computes: number formats, what the backward pass recomputes, the attention kernel.
 
-LayerNorm, softmax, losses and similarities are computed in float32 whatever the policy.
+Parameters are float32; matrix products and the activations between them are bfloat16 on
+accelerators. LayerNorm, softmax, losses and similarities are float32 whatever the policy.
 """
 
 import dataclasses
 
 import jax
 import jax.numpy as jnp
+from jax.extend.backend import get_backend
+from jax.sharding import NamedSharding
+
+PRECISIONS = ("auto", "float32", "bfloat16")
+REMATS = ("none", "dots", "full")
+ATTENTIONS = ("auto", "xla", "cudnn")
 
 
 @dataclasses.dataclass(frozen=True)
 class DtypePolicy:
-    """`param`: dtype of the master parameters; `compute`: of activations and matrix products."""
+    """What every module is told about the machine; it changes speed and rounding, no formula.
+
+    param: dtype of the master parameters. compute: of activations and matrix products.
+    remat: what the backward pass computes again, layer by layer, instead of keeping it: nothing;
+    all but the products with parameters (`dots`); everything but the layer's input (`full`).
+    attention: `xla`, or `cudnn` (flash attention on NVIDIA GPUs, half precision only).
+    activations: layout of the residual stream, the batch cut over devices. None leaves it to the
+    compiler, which with sharded parameters may gather the batch instead of the parameters.
+    """
 
     param: jnp.dtype = jnp.float32
     compute: jnp.dtype = jnp.float32
+    remat: str = "none"
+    attention: str = "xla"
+    activations: NamedSharding | None = None
 
 
-def policy(name: str = "auto") -> DtypePolicy:
-    """`auto` (bfloat16 on TPU/GPU, float32 on CPU), `float32` or `bfloat16`."""
-    if name == "auto":
-        name = "float32" if jax.default_backend() == "cpu" else "bfloat16"
-    if name not in ("float32", "bfloat16"):
-        raise ValueError(f"precision is {name!r}, expected 'auto', 'float32' or 'bfloat16'")
-    return DtypePolicy(compute=jnp.dtype(name))
+def policy(
+    precision: str = "auto",
+    *,
+    remat: str = "none",
+    attention: str = "auto",
+    activations: NamedSharding | None = None,
+) -> DtypePolicy:
+    """The policy of a config's fields on this process's devices.
+
+    `auto` precision is bfloat16 on TPU and GPU, float32 on CPU; `auto` attention is cudnn where it
+    runs, else xla.
+
+    Raises:
+      ValueError: a name that does not exist, or cudnn where there is none.
+    """
+    fields = {"precision": PRECISIONS, "remat": REMATS, "attention": ATTENTIONS}
+    given = {"precision": precision, "remat": remat, "attention": attention}
+    for field, known in fields.items():
+        if given[field] not in known:
+            raise ValueError(f"{field} is {given[field]!r}, expected one of {known}")
+    if precision == "auto":
+        precision = "float32" if jax.default_backend() == "cpu" else "bfloat16"
+    if attention == "auto":
+        attention = "cudnn" if precision == "bfloat16" and on_nvidia_gpu() else "xla"
+    elif attention == "cudnn" and (precision == "float32" or not on_nvidia_gpu()):
+        raise ValueError(
+            f"attention is 'cudnn', which needs an NVIDIA GPU and precision bfloat16; this is "
+            f"{jax.default_backend()} with {precision}; use --config.attention=auto"
+        )
+    return DtypePolicy(
+        compute=jnp.dtype(precision), remat=remat, attention=attention, activations=activations
+    )
+
+
+def on_nvidia_gpu() -> bool:
+    return "cuda" in get_backend().platform_version

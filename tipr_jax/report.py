@@ -16,7 +16,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 
 from PIL import Image
 
-METRIC_COLUMNS = ("R1", "R5", "R10", "mAP", "mINP")
+METRIC_COLUMNS = ("R1", "R5", "R10", "mAP", "mINP", "mAP_trapezoid")  # shown if present
 _DIRECTIONS = {"t2i": "text → image", "i2t": "image → text"}
 _NEUTRAL = "#555555"
 _FRAMES = {  # is_correct -> colour, line style, mark
@@ -118,8 +118,10 @@ def _result_blocks(results: Mapping, label: str = "") -> Iterator[tuple[str, Map
 
 
 def _metric_section(results: Mapping) -> str:
-    rows = []
-    for label, block in _result_blocks(results):
+    rows, blocks = [], list(_result_blocks(results))
+    known = {m for _, block in blocks for key in _DIRECTIONS for m in block.get(key, ())}
+    columns = [m for m in METRIC_COLUMNS if m in known]
+    for label, block in blocks:
         selected_on = block.get("selected_on")
         selected = f"selected on {selected_on}" if selected_on and "selected" not in label else ""
         name = (
@@ -129,11 +131,11 @@ def _metric_section(results: Mapping) -> str:
         for key, direction in _DIRECTIONS.items():
             if key in block:
                 cells = [name, block.get("split", ""), block.get("step", ""), direction]
-                cells += [_percent(block[key].get(metric)) for metric in METRIC_COLUMNS]
+                cells += [_percent(block[key].get(metric)) for metric in columns]
                 rows.append(_row(cells, "td"))
     if not rows:
         return ""
-    head = _row(["", "split", "step", "search", *METRIC_COLUMNS], "th")
+    head = _row(["", "split", "step", "search", *columns], "th")
     return (
         f"<h2>Retrieval quality (percent)</h2>\n<table>{head}{''.join(rows)}</table>\n"
         "<p class=note>R<i>k</i>: queries with a right image among the first <i>k</i>. mAP: mean "

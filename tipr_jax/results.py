@@ -37,10 +37,25 @@ def read_evaluations(workdir: str | Path) -> list[tuple[int, Scores]]:
     return out
 
 
-def select(evaluations: list[tuple[int, Scores]], split: str) -> tuple[int, Scores]:
-    """The evaluation of the best text-to-image rank-1 on `split`; the earliest of equals."""
+def selection_score(scores: dict[str, dict[str, float]], select_by: str) -> float:
+    """What a checkpoint is selected by: the mean of text-to-image metrics, as in "R1" or "R1+mAP".
+
+    Raises:
+      ValueError: an unknown metric.
+    """
+    try:
+        values = [scores["t2i"][metric] for metric in select_by.split("+")]
+    except KeyError as error:
+        raise ValueError(
+            f"eval.select_by is {select_by!r}, expected metrics joined by +, of {list(scores['t2i'])}"
+        ) from error
+    return sum(values) / len(values)
+
+
+def select(evaluations: list[tuple[int, Scores]], split: str, select_by: str) -> tuple[int, Scores]:
+    """The evaluation with the best `selection_score` on `split`; the earliest of equals."""
     known = [e for e in evaluations if split in e[1]]
-    return max(known, key=lambda e: (e[1][split]["t2i"]["R1"], -e[0]))
+    return max(known, key=lambda e: (selection_score(e[1][split], select_by), -e[0]))
 
 
 def summarise(
@@ -52,7 +67,7 @@ def summarise(
     """What `results.json` holds.
 
     `split`, `step`, `selected_on`, `t2i`, `i2t` and `config_hash` describe the test split (the
-    first split, where there is no test) at the evaluation with the best rank-1 on `selected_on`.
+    first split, where there is no test) at the evaluation with the best score on `selected_on`.
     `others` has the same numbers for random weights, for the weights training started from, for
     what each split would have selected, and for the last epoch, as far as they are known.
     """
@@ -64,14 +79,16 @@ def summarise(
         step, scores = evaluation
         return {"split": report_on, "step": step} | scores[report_on]
 
-    chosen = select(trained, selected_on) if selected_on in splits else trained[-1]
+    by = config.eval.select_by
+    chosen = select(trained, selected_on, by) if selected_on in splits else trained[-1]
     summary = block(chosen) | {"selected_on": selected_on, "config_hash": config_hash(config)}
+    summary["gallery"] = config.eval.gallery
     others = {}
     if untrained:
         others["untrained"] = block(untrained)
     if len(trained) < len(evaluations):
         others["start" if config.init_from else "untrained"] = block(evaluations[0])
-        others |= {f"best on {s}": block(select(trained, s)) for s in splits}
+        others |= {f"best on {s}": block(select(trained, s, by)) for s in splits}
         others["last epoch"] = block(trained[-1])
     return summary | {"others": others}
 
@@ -93,9 +110,9 @@ def save(workdir: str | Path, summary: dict) -> None:
 
 def table(summary: dict) -> str:
     """A text table of a summary: one row per set of weights, both directions, in percent."""
-    metrics = list(summary["t2i"])
-    width = 8 * len(metrics)
-    head = "".join(f"{m:>8}" for m in metrics)
+    metrics = {name: max(8, len(name) + 2) for name in summary["t2i"]}  # column widths
+    width = sum(metrics.values())
+    head = "".join(f"{m:>{n}}" for m, n in metrics.items())
     lines = [
         f"{'':26}{'text to image':^{width}}   {'image to text':^{width}}",
         f"{summary['split'] + ' split, percent':26}{head}   {head}",
@@ -103,8 +120,12 @@ def table(summary: dict) -> str:
     rows = summary["others"] or {"given weights": summary}
     for name, row in rows.items():
         label = f"{name} (step {row['step']})"
-        values = ["".join(f"{row[d][m]:8.2f}" for m in metrics) for d in ("t2i", "i2t")]
+        values = [
+            "".join(f"{row[d][m]:{n}.2f}" for m, n in metrics.items()) for d in ("t2i", "i2t")
+        ]
         lines.append(f"{label:26}{values[0]}   {values[1]}")
+    if summary["gallery"] != "unique":
+        lines.append(f"The gallery is not that of the papers' tables: {summary['gallery']}")
     if summary["selected_on"] == "test":
         lines.append(
             "The epoch is selected on test, as in the papers; new work: eval.select_on=val"

@@ -5,7 +5,9 @@ the axes of the mesh ("data", "model"). Data parallel, fully sharded and tensor 
 are three tables, not three code paths. Losses see the global batch as one array.
 """
 
+import functools
 import math
+from collections.abc import Sequence
 from typing import Any
 
 import jax
@@ -30,13 +32,15 @@ RULES: dict[str, dict[str, Any]] = {
 }
 
 
-def make_mesh(data: int = -1, model: int = 1) -> Mesh:
+def make_mesh(data: int = -1, model: int = 1, devices: Sequence[Any] | None = None) -> Mesh:
     """A mesh ("data", "model") over all devices; `data=-1` takes what `model` leaves.
+
+    `devices` may be those of a machine that is not there, to compile for it.
 
     Raises:
       ValueError: if data * model is not the number of devices.
     """
-    n = jax.device_count()
+    n = len(jax.devices() if devices is None else devices)
     if data == -1 and model > 0 and n % model == 0:
         data = n // model
     if model < 1 or data * model != n:
@@ -44,7 +48,8 @@ def make_mesh(data: int = -1, model: int = 1) -> Mesh:
             f"mesh data={data} x model={model} does not cover {n} devices; "
             f"set --config.mesh.data and --config.mesh.model so that their product is {n}"
         )
-    return jax.make_mesh((data, model), (DATA, MODEL), axis_types=(AxisType.Auto,) * 2)
+    axis_types = (AxisType.Auto,) * 2
+    return jax.make_mesh((data, model), (DATA, MODEL), axis_types=axis_types, devices=devices)
 
 
 def named(init: nnx.Initializer, *axes: str | None) -> nnx.Initializer:
@@ -108,8 +113,13 @@ def batch_sharding(mesh: Mesh, rules: dict) -> NamedSharding:
 
 def batch_shards(mesh: Mesh, rules: dict) -> int:
     """Into how many pieces the batch axis is cut."""
-    names = rules[BATCH]
-    return math.prod(mesh.shape[n] for n in ((names,) if isinstance(names, str) else names))
+    return _pieces(batch_sharding(mesh, rules))
+
+
+def _pieces(sharding: NamedSharding) -> int:
+    names = sharding.spec[0]
+    names = (names,) if isinstance(names, str) else names
+    return math.prod(sharding.mesh.shape[name] for name in names)
 
 
 def check_batch_size(field: str, batch_size: int, mesh: Mesh, rules: dict) -> None:
@@ -125,6 +135,44 @@ def check_batch_size(field: str, batch_size: int, mesh: Mesh, rules: dict) -> No
         )
 
 
+@functools.lru_cache
+def _own_pieces(sharding: NamedSharding) -> np.ndarray:
+    """int [n], ascending: the pieces of the batch that devices of this process hold."""
+    indices = sharding.addressable_devices_indices_map((_pieces(sharding),)).values()
+    return np.unique([index[0].indices(_pieces(sharding))[0] for index in indices])
+
+
+def process_rows(sharding: NamedSharding, batch_size: int) -> np.ndarray:
+    """int [b], ascending: the rows of a global batch that this process feeds.
+
+    They follow from the layout, not from the process number: a mesh may order the devices in its
+    own way, and processes that share one model by tensor parallelism feed the same rows.
+    """
+    rows = np.arange(batch_size).reshape(_pieces(sharding), -1)
+    return rows[_own_pieces(sharding)].reshape(-1)
+
+
 def put_batch(batch: dict[str, np.ndarray], sharding: NamedSharding) -> dict[str, jax.Array]:
-    """Global arrays from this process's rows."""
-    return jax.tree.map(lambda x: jax.make_array_from_process_local_data(sharding, x), batch)
+    """Global arrays from this process's rows, in the order of `process_rows`."""
+    own = _own_pieces(sharding)
+
+    def put(local: np.ndarray) -> jax.Array:
+        rows = len(local) // len(own)  # of a piece
+        shape = (rows * _pieces(sharding), *local.shape[1:])
+
+        def piece(index: tuple[slice, ...]) -> np.ndarray:
+            position = np.searchsorted(own, (index[0].start or 0) // rows)
+            return local[position * rows : (position + 1) * rows]
+
+        return jax.make_array_from_callback(shape, sharding, piece)
+
+    return jax.tree.map(put, batch)
+
+
+def put_params(params: Any, shardings: Any) -> Any:
+    """Global arrays from whole ones, numpy, that every process has."""
+
+    def put(value: np.ndarray, sharding: NamedSharding) -> jax.Array:
+        return jax.make_array_from_callback(value.shape, sharding, value.__getitem__)
+
+    return jax.tree.map(put, params, shardings)

@@ -45,6 +45,12 @@ def caption(identity: Identity, view: View, language: str, rng: random.Random) -
     return _GRAMMARS[language].word(identity, plan, rng)
 
 
+def named_attributes(identity: Identity, view: View, rng: random.Random) -> dict[str, str]:
+    """What the English caption drawn from an equal `rng` tells, topic by topic, in other words."""
+    plan = make_plan(identity, view, rng)
+    return grammar_en.attributes(identity, plan, rng)
+
+
 def make_plan(identity: Identity, view: View, rng: random.Random) -> Plan:
     """Draws the content of a caption."""
     seen = visible_topics(identity, view)

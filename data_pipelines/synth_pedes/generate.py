@@ -6,11 +6,9 @@ number of people, and the same parameters give byte-identical files on any numbe
 
 from __future__ import annotations
 
-import dataclasses
 import json
 import multiprocessing
 import os
-import random
 import shutil
 from collections.abc import Iterable, Iterator
 from functools import partial
@@ -18,24 +16,14 @@ from pathlib import Path
 
 from tqdm import tqdm
 
-from data_pipelines.synth_pedes.attributes import sample_identity
-from data_pipelines.synth_pedes.captions import caption
+from data_pipelines.synth_pedes import extra_files
 from data_pipelines.synth_pedes.layouts import LAYOUTS, Layout
+from data_pipelines.synth_pedes.people import Person, people, photographs
 from data_pipelines.synth_pedes.renderer import render
-from data_pipelines.synth_pedes.view import sample_cameras, sample_views
 
 GENERATOR_VERSION = 1  # raise when the same parameters would give other files
 MANIFEST = "manifest.json"
 _IN_PROCESS_IMAGES = 300  # fewer images than this are not worth starting processes for
-
-
-@dataclasses.dataclass(frozen=True)
-class Person:
-    """One unit of work: the `index`-th person of a split and its id in the annotation file."""
-
-    split: str
-    index: int
-    person_id: int
 
 
 def generate(
@@ -82,6 +70,8 @@ def generate(
     }  # fmt: skip
     target = Path(root) / spec.directory
     if _is_done(target, manifest, overwrite):
+        if os.access(target, os.W_OK):  # data from before these files existed
+            extra_files.write_missing(target, manifest)
         return target
     partial_dir = _new_partial(target)
     try:
@@ -170,7 +160,6 @@ def _publish(partial_dir: Path, target: Path, manifest: dict, overwrite: bool) -
 
 
 def _write(directory: Path, spec: Layout, manifest: dict, workers: int, progress: bool) -> None:
-    people = _people(spec, manifest["ids"], manifest["seed"])
     work = partial(_make_person, str(directory), manifest)
     total = sum(manifest["ids"].values())
     bar = tqdm(
@@ -180,53 +169,33 @@ def _write(directory: Path, spec: Layout, manifest: dict, workers: int, progress
     (directory / "imgs").mkdir()
     with bar, open(directory / spec.annotation_file, "w", encoding="utf-8") as file:
         separator = "[\n"
-        for entries in _map(work, people, workers, total * manifest["images_per_id"]):
+        for entries in _map(work, people(manifest), workers, total * manifest["images_per_id"]):
             for entry in entries:
                 file.write(separator + json.dumps(entry, ensure_ascii=False))
                 separator = ",\n"
             bar.update(len(entries))
         file.write("\n]\n")
+    extra_files.write_missing(directory, manifest)
     (directory / MANIFEST).write_text(json.dumps(manifest, indent=2) + "\n")
 
 
-def _people(spec: Layout, counts: dict[str, int], seed: int) -> Iterator[Person]:
-    """Everybody, in a shuffled order: readers must not rely on the order of the file."""
-    first, order = {}, []
-    for split, count in counts.items():
-        first[split] = spec.first_id + len(order)
-        order += [(split, index) for index in range(count)]
-    random.Random(f"order/{seed}").shuffle(order)
-    for split, index in order:
-        yield Person(split, index, first[split] + index)
-
-
-def _map(work, people: Iterable[Person], workers: int, images: int) -> Iterator[list[dict]]:
+def _map(work, everybody: Iterable[Person], workers: int, images: int) -> Iterator[list[dict]]:
     if workers == 1 or images < _IN_PROCESS_IMAGES:
-        yield from map(work, people)
+        yield from map(work, everybody)
         return
     # Not fork: callers may have threads running (JAX, TensorFlow).
     with multiprocessing.get_context("spawn").Pool(workers) as pool:
-        yield from pool.imap(work, people, chunksize=8)
+        yield from pool.imap(work, everybody, chunksize=8)
 
 
 def _make_person(directory: str, manifest: dict, person: Person) -> list[dict]:
     """Renders and describes one person; returns the annotation entries."""
-    spec, seed = LAYOUTS[manifest["layout"]], manifest["seed"]
-    key = f"{seed}/{person.split}/{person.index}"
-    identity = sample_identity(seed, person.split, person.index)
-    views = sample_views(
-        sample_cameras(seed), manifest["images_per_id"], manifest["height"],
-        random.Random(f"views/{key}"),
-    )  # fmt: skip
+    spec = LAYOUTS[manifest["layout"]]
+    identity, photos = photographs(manifest, person)
     entries = []
-    for number, view in enumerate(views):
-        relative = spec.image_path(person.split, person.person_id, number, view.camera.number)
-        path = Path(directory, "imgs", relative)
+    for photo in photos:
+        path = Path(directory, "imgs", photo.path)
         path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_bytes(render(identity, view))
-        captions = [
-            caption(identity, view, "en", random.Random(f"caption/{key}/{number}/{i}"))
-            for i in range(spec.captions_per_image)
-        ]
-        entries.append(spec.entry(person.split, person.person_id, relative, captions))
+        path.write_bytes(render(identity, photo.view))
+        entries.append(spec.entry(person.split, person.person_id, photo.path, photo.captions))
     return entries

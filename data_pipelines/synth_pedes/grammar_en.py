@@ -54,9 +54,7 @@ _MOTION = {
 
 def word(identity: Identity, plan: Plan, rng: random.Random) -> str:
     """The plan as English text."""
-    person = rng.choice(_PERSON[identity.gender])
-    if "build" in plan.details:
-        person = f"{'slim' if identity.build == 'slim' else 'heavy-set'} {person}"
+    person = _built(rng.choice(_PERSON[identity.gender]), identity, plan)
     subject = rng.choice((f"the {person}", f"the {person}", _a(person)))
     pronoun = rng.choice((_PRONOUN[identity.gender], f"the {person.split()[-1]}"))
     worn = _join([_worn(identity, plan, topic, rng) for topic in plan.wear])
@@ -78,6 +76,25 @@ def word(identity: Identity, plan: Plan, rng: random.Random) -> str:
         first, rest = f"{subject}{motion} {wears} {worn}", [seen]
     sentences = [first, *(f"{pronoun} {part}" for part in rest if part)]
     return " ".join(s[0].upper() + s[1:] + "." for s in sentences)
+
+
+def attributes(identity: Identity, plan: Plan, rng: random.Random) -> dict[str, str]:
+    """The plan as noun phrases without article: {"top": "red t-shirt", "hair": "long hair"}."""
+    person = rng.choice(_PERSON[identity.gender])
+    told = {"person": _built(person, identity, plan)}
+    told |= {topic: _worn(identity, plan, topic, rng) for topic in plan.wear}
+    if plan.hair:
+        told["hair"] = _hair(identity, rng)
+    for topic in plan.carry:
+        noun = rng.choice(_NOUN[getattr(identity, topic)])
+        told[topic] = noun if topic == "held" else f"{_colour(identity, topic, rng)} {noun}"
+    return {topic: text.removeprefix("a ").removeprefix("an ") for topic, text in told.items()}
+
+
+def _built(person: str, identity: Identity, plan: Plan) -> str:
+    if "build" not in plan.details:
+        return person
+    return f"{'slim' if identity.build == 'slim' else 'heavy-set'} {person}"
 
 
 def _worn(identity: Identity, plan: Plan, topic: str, rng: random.Random) -> str:

@@ -219,7 +219,7 @@ def run_trajectory(
     """Trains on the batches of `order`; only `scheduled` runs step the learning-rate schedule."""
     optimizer_cfg, schedule = optimizer_config(hyper)
     optimizer, table = optim.make_optimizer(
-        optimizer_cfg, schedule, params, steps_per_epoch=1 if scheduled else len(order)
+        optimizer_cfg, schedule, params, 1 if scheduled else len(order), with_scale(params)
     )
 
     @jax.jit
@@ -272,9 +272,14 @@ def optimizer_config(hyper: dict) -> tuple[SimpleNamespace, SimpleNamespace]:
     return optimizer, schedule
 
 
+def with_scale(params: dict) -> dict:
+    """Our group table has a row for a learned temperature, which the released code has not."""
+    return params | {"logit_scale": 0.0}
+
+
 def settings_by_key(params: Any, optimizer_cfg: Any) -> dict[str, tuple[int, bool]]:
     """Official name -> (column of the learning-rate table, weight decay applies)."""
-    groups = optim.parameter_groups(params, tuple(optimizer_cfg.groups))
+    groups = optim.parameter_groups(params, tuple(optimizer_cfg.groups), with_scale(params))
     index, decay = flatten(groups.index), flatten(groups.decay)
     keys = torch_keys(params, irra.TABLE)
     return {key: (index[row.path], decay[row.path]) for key, (row, _) in keys.items()}

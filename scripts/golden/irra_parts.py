@@ -90,8 +90,9 @@ def check_adam(report: Report) -> None:
     schedule = schedule_config(num_epochs=hyper["num_epoch"], warmup_epochs=hyper["warmup_epochs"])
     read = lambda prefix: {our_name(k): jnp.asarray(golden[prefix + k]) for k in names}  # noqa: E731
     params = read("init/")
-    optimizer, table = optim.make_optimizer(cfg, schedule, params, steps_per_epoch=1)
-    groups = optim.parameter_groups(params, tuple(cfg.groups))
+    complete = params | {"logit_scale": 0.0}  # only the table has it
+    optimizer, table = optim.make_optimizer(cfg, schedule, params, 1, complete)
+    groups = optim.parameter_groups(params, tuple(cfg.groups), complete)
     state, steps = optimizer.init(params), sum(key.endswith("/lr") for key in golden)
     ours, stored, rates, stored_rates = {}, {}, {}, {}
     for t in range(steps):
@@ -155,9 +156,9 @@ def check_parameter_groups(report: Report) -> None:
     init = define_model(MODELS["irra"], Config.vit_b16(), DtypePolicy())[2]
     params = jax.eval_shape(init, jax.random.key(0))
     cfg = get_config().optimizer
-    groups = optim.parameter_groups(params, tuple(cfg.groups))
+    groups = optim.parameter_groups(params, tuple(cfg.groups), params | {"logit_scale": 0.0})
     settings = settings_by_key(params, cfg)
-    shapes = torch_shapes(params)
+    shapes = torch_shapes(params, irra.TABLE)
     multipliers, decay = groups.multipliers, cfg.weight_decay
     for quantity, ours, field in (
         ("shape", shapes, lambda row: tuple(row["shape"])),
@@ -169,10 +170,10 @@ def check_parameter_groups(report: Report) -> None:
         report.exact(f"vitb16_params: name and {quantity}", pairs)
 
 
-def torch_shapes(params) -> dict[str, tuple[int, ...]]:
+def torch_shapes(params, key_table) -> dict[str, tuple[int, ...]]:
     """Official name -> shape there, of abstract parameters."""
     flat, shapes = flatten(params), {}
-    for key, (row, layer) in torch_keys(params, irra.TABLE).items():
+    for key, (row, layer) in torch_keys(params, key_table).items():
         shape = flat[row.path].shape
         one = np.broadcast_to(np.int8(0), shape if layer is None else shape[1:])
         shapes[key] = row.transform.to_torch(one).shape

@@ -1,14 +1,19 @@
 """The laws of the training transform: flip, pad and crop, erase, and their probabilities."""
 
+import dataclasses
+
 import jax
 import jax.numpy as jnp
 import numpy as np
+import pytest
 
 from tipr_jax.augment import image as aug
 from tipr_jax.preprocess.image import CLIP_MEAN
 from tipr_jax.preprocess.image import normalise as host_normalise
 
 H, W = 48, 16
+KEY = jax.random.key(7)
+IRRA_SUM = -92665.558  # of the transform before recipes existed
 
 
 def pictures(n: int) -> np.ndarray:
@@ -75,6 +80,54 @@ def test_erase():
     top = rows.argmax(axis=1)[touched] / np.maximum(H - height, 1)
     left = cols.argmax(axis=1)[touched] / np.maximum(W - width, 1)
     assert abs(top.mean() - 0.5) < 0.05 and abs(left.mean() - 0.5) < 0.06
+
+
+def test_erase_of_ivt():
+    """Half the images lose a rectangle of IVT's area and aspect to N(0, 1) noise of every value."""
+    n = 2000
+    image = jnp.full((n, H, W, 3), 50.0)
+    erased = np.asarray(jax.jit(aug.random_erase, static_argnums=2)(image, KEY, aug.IVT))
+    hit = (erased != 50).any(axis=-1)
+    assert near(hit.any(axis=(1, 2)).sum(), n, 0.5)
+    noise = erased[hit]
+    assert abs(noise.mean()) < 0.01 and abs(noise.std() - 1) < 0.01
+    assert abs(np.corrcoef(noise.T)[0, 1]) < 0.01  # channels differ
+    assert len(np.unique(noise.round(6))) > noise.size / 3  # images differ
+    boxes = hit[hit.any(axis=(1, 2))]
+    height, width = boxes.any(axis=2).sum(axis=1), boxes.any(axis=1).sum(axis=1)
+    np.testing.assert_array_equal(boxes.sum(axis=(1, 2)), height * width)
+    area = height * width / (H * W)
+    assert 0.01 < area.min() < 0.04 and 0.28 < area.max() < 0.38
+    assert height.max() < H and width.max() < W
+
+
+def test_recipes_normalise_and_order():
+    white, black = (jnp.full((1, 2, 2, 3), v, jnp.uint8) for v in (255, 0))
+    np.testing.assert_allclose(aug.normalise(white, aug.IVT), 1, atol=1e-6)
+    np.testing.assert_allclose(aug.normalise(black, aug.IVT), -1, atol=1e-6)
+    irra, ivt = (dataclasses.replace(r, erase_probability=0.0) for r in (aug.IRRA, aug.IVT))
+
+    @jax.jit
+    def pairs(image, key):
+        flips, crops, _ = jax.random.split(key, 3)
+        first = aug.random_crop(aug.random_flip(image, flips), crops, 1)
+        last = aug.random_flip(aug.random_crop(image, crops, 1), flips)
+        return (
+            (aug.augment_images(image, key, irra), aug.normalise(first, irra)),
+            (aug.augment_images(image, key, ivt), aug.normalise(last, ivt)),
+            (first, last),
+        )
+
+    *equal, (first, last) = pairs(pictures(64), KEY)
+    assert not np.array_equal(first, last)
+    for got, want in equal:
+        np.testing.assert_allclose(got, want, atol=1e-6)
+
+
+def test_numbers_of_irra_never_change():
+    """A recorded sum: runs that resume, and the quickstart's result, depend on the draws."""
+    out = np.asarray(jax.jit(aug.augment_images)(pictures(64), KEY), np.float64)
+    assert out.sum() == pytest.approx(IRRA_SUM, abs=0.05)
 
 
 def test_erase_leaves_an_image_in_which_nothing_fits():

@@ -61,8 +61,8 @@ def write_layout(tmp_path: pathlib.Path) -> WriteLayout:
 
 
 @pytest.fixture
-def data_cfg() -> types.SimpleNamespace:
-    """The fields of config.data that the pipeline reads."""
+def data_cfg(tmp_path: pathlib.Path) -> types.SimpleNamespace:
+    """The fields of config.data that the pipeline reads; image files, no cache."""
     return types.SimpleNamespace(
         name="cuhk_pedes",
         image_size=(16, 8),
@@ -71,5 +71,9 @@ def data_cfg() -> types.SimpleNamespace:
         sampler="random",
         num_instances=2,
         last_batch="pad",
-        cache_mb=0,
+        tfds_dir="",
+        cache=False,
+        cache_dir=str(tmp_path / "cache"),
+        allow_truncated=False,
+        train_resize="bilinear",
     )

@@ -1,5 +1,6 @@
 """Index orders of training."""
 
+import dataclasses
 import json
 import pathlib
 import random
@@ -82,6 +83,39 @@ def test_identity_batches_hold_p_persons_of_k_rows():
     assert not np.array_equal(epochs[0], epochs[1])
 
 
+def test_recorded_order_of_ivt_and_ours_obey_the_same_law():
+    """Spec ivt §6: P persons x K pairs a batch; a remainder is dropped, a pair never repeats, but
+    for persons with fewer than K pairs, who are filled up with replacement."""
+    stored = json.loads((GOLDEN.parents[1] / "ivt" / "sampler.json").read_text())
+    persons, size, k = np.array(stored["pids"]), stored["batch_size"], stored["num_instances"]
+    orders = [np.array(stored["indices"])]
+    for seed in range(30):
+        rngs = random.Random(seed), np.random.RandomState(seed)
+        orders.append(sampler.identity_order(persons, size, k, *rngs))
+    total = np.bincount(persons)
+    assert (total < k).any() and (total % k != 0).any()
+    for order in orders:
+        assert len(order) % size == 0
+        for batch in order.reshape(-1, size // k, k):
+            assert (persons[batch] == persons[batch[:, :1]]).all()  # a group is one person
+            assert len(set(persons[batch[:, 0]])) == size // k  # P different ones
+        used = np.bincount(order, minlength=len(persons))
+        assert used[total[persons] >= k].max() == 1
+        groups = np.bincount(persons[order[::k]], minlength=len(total))
+        assert (groups <= np.maximum(total // k, 1)).all()
+        left = np.maximum(total // k, 1) - groups
+        assert np.count_nonzero(left) < size // k  # it stopped for lack of persons
+    assert max(map(len, orders)) == stored["reported_len"]
+
+
+def test_identity_rows_are_pairs_not_images():
+    """An image with several captions may be twice in a batch, once with each."""
+    split = dataclasses.replace(split_with([0, 1]), caption=("a", "b", "c", "d"))
+    split = dataclasses.replace(split, caption_image_id=np.array([0, 0, 1, 1], np.int32))
+    rows = sampler.epoch_batches(split, config(sampler="identity"), seed=0, epoch=0)
+    assert sorted(rows.flat) == [0, 1, 2, 3]
+
+
 def test_every_identity_order_reaches_the_declared_steps():
     rng = np.random.default_rng(0)
     reached = []
@@ -114,11 +148,3 @@ def test_every_identity_order_reaches_the_declared_steps():
 def test_impossible_configs(persons, fields, message):
     with pytest.raises(ValueError, match=message):
         sampler.steps_per_epoch(split_with(persons), config(**fields))
-
-
-def test_process_rows_tile_the_global_batch():
-    rows = np.arange(12)
-    slices = [rows[sampler.process_rows(12, index, 3)] for index in range(3)]
-    np.testing.assert_array_equal(np.concatenate(slices), rows)
-    with pytest.raises(ValueError, match="batch_size 12 is not divisible by the 5 processes"):
-        sampler.process_rows(12, 0, 5)

@@ -260,6 +260,63 @@ def test_rstp_layout(root):
     assert all((root / "RSTPReid" / "imgs" / e["img_path"]).is_file() for e in entries)
 
 
+def test_attributes_are_what_the_captions_tell(root):
+    """One entry per (image, caption) of the annotation file; each names what its caption names."""
+    annotated = {
+        (entry["file_path"], caption): (entry["split"], entry["id"], tokens)
+        for entry in load(root / "CUHK-PEDES" / "reid_raw.json")
+        for caption, tokens in zip(entry["captions"], entry["processed_tokens"], strict=True)
+    }
+    content = load(root / "CUHK-PEDES" / "cuhk_pedes_att.json")
+    assert content.pop("source") == "true attributes, synth_pedes"
+    found = {
+        (entry["file_path"], entry["captions"]): (split, entry["id"], entry["processed_tokens"])
+        for split, entries in content.items()
+        for entry in entries
+    }
+    assert found == annotated
+    topics = collections.Counter()
+    for entry in (entry for entries in content.values() for entry in entries):
+        caption, told = entry["captions"].lower(), entry["att"]
+        topics.update(told.keys())
+        assert ("hair" in told or "head" in caption) == bool(
+            re.search("hair|ponytail| bald | shaved ", caption)
+        )
+        assert ("bag" in told) == ("carrying" in caption or "pulling" in caption)
+        assert ("held" in told) == ("holding" in caption)
+        for text in told.values():
+            assert text and not text.startswith(("a ", "an "))
+    assert {"person", "top", "bottom", "shoes", "hair", "bag"} <= set(topics)
+    assert not (root / "RSTPReid" / "cuhk_pedes_att.json").exists()
+
+
+def test_pretraining_list_holds_the_train_split(root):
+    for directory, annotations in (
+        ("CUHK-PEDES", "reid_raw.json"),
+        ("ICFG-PEDES", "ICFG-PEDES.json"),
+        ("RSTPReid", "data_captions.json"),
+    ):
+        want = {
+            (entry.get("file_path") or entry["img_path"], caption)
+            for entry in load(root / directory / annotations)
+            if entry["split"] == "train"
+            for caption in entry["captions"]
+        }
+        pairs = load(root / directory / "pretrain.json")
+        got = [(pair["image"].removeprefix("imgs/"), pair["caption"]) for pair in pairs]
+        assert set(got) == want and len(got) == len(want)
+
+
+def test_data_from_before_a_file_existed_gets_it_and_nothing_else(tmp_path):
+    directory = generate(tmp_path, **SMALL)
+    before = digest(directory)
+    (directory / "cuhk_pedes_att.json").unlink()
+    times = {p: p.stat().st_mtime_ns for p in directory.rglob("*.*")}
+    generate(tmp_path, **SMALL)
+    assert digest(directory) == before
+    assert times.items() <= {p: p.stat().st_mtime_ns for p in directory.rglob("*.*")}.items()
+
+
 def test_same_files_on_any_number_of_processes(tmp_path, monkeypatch):
     monkeypatch.setattr("data_pipelines.synth_pedes.generate._IN_PROCESS_IMAGES", 0)
     one = generate(tmp_path / "one", workers=1, **SMALL)

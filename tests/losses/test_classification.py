@@ -1,6 +1,8 @@
 """Identity and masked-word losses against the released ones; cheap MLM path against plain."""
 
 import dataclasses
+import math
+import re
 from pathlib import Path
 
 import jax
@@ -9,6 +11,7 @@ import numpy as np
 import pytest
 from flax import nnx
 
+from tipr_jax import sharding
 from tipr_jax.batch import synthetic_batch
 from tipr_jax.losses.classification import identity_loss, masked_lm_loss
 from tipr_jax.models import MODELS
@@ -74,19 +77,27 @@ def close(a, b) -> None:
 
 
 @pytest.mark.parametrize("labelled", [0, 5, 40])
-def test_gathered_rows_equal_the_plain_path(tiny, labelled):
-    """The head on labelled rows only (0 and 5 of 96), and the fallback if too many (40)."""
+@pytest.mark.parametrize("group", [2, 8])
+def test_gathered_rows_equal_the_plain_path(tiny, group, labelled):
+    """The head on labelled rows only (0 and 5 of 96), and the fallback if too many (40).
+
+    In groups of two captions, or one group because eight do not divide six; five labels in one
+    caption overflow a group's buffer of four, not that of all.
+    """
     config, graphdef, params, batch = tiny
+    config = dataclasses.replace(config, mlm_group=group, mlm_rows=0.125)
     rng = np.random.default_rng(0)
-    labels = np.zeros(batch["text_ids"].size, np.int32)
-    labels[rng.choice(labels.size, labelled, replace=False)] = rng.integers(1, 125, labelled)
-    labels = jnp.asarray(labels.reshape(batch["text_ids"].shape))
+    shape = batch["text_ids"].shape
+    places = shape[1] if labelled == 5 else np.prod(shape)
+    labels = np.zeros(np.prod(shape), np.int32)
+    labels[rng.choice(places, labelled, replace=False)] = rng.integers(1, 125, labelled)
+    labels = jnp.asarray(labels.reshape(shape))
     tokens = jnp.asarray(rng.normal(size=(*labels.shape, config.embed_dim)), jnp.float32)
     image = jnp.asarray(rng.normal(size=(len(labels), 9, config.embed_dim)), jnp.float32)
 
     def gathered(params, tokens):
         model = nnx.merge(graphdef, params)
-        terms = mlm_terms(model, tokens, image, labels, config)
+        terms = mlm_terms(model, tokens, image, labels, config, jnp.sum(labels != 0))
         return terms["mlm_loss"], terms["mlm_accuracy"]
 
     def plain(params, tokens):
@@ -98,6 +109,30 @@ def test_gathered_rows_equal_the_plain_path(tiny, labelled):
     ours = jax.jit(jax.value_and_grad(gathered, for_both, has_aux=True))(params, tokens)
     close(ours, jax.jit(jax.value_and_grad(plain, for_both, has_aux=True))(params, tokens))
     assert (float(ours[0][0]) > 0) == (labelled > 0)
+
+
+def test_head_is_cut_with_the_batch(tiny):
+    """On eight devices each runs the vocabulary head on its own captions' labels only."""
+    config = dataclasses.replace(tiny[0], vocab_size=1000)
+    graphdef, _, init = define_model(MODELS["irra"], config, DtypePolicy())
+    mesh = sharding.make_mesh()
+    rows = sharding.batch_sharding(mesh, sharding.RULES["data_parallel"])
+    whole = sharding.replicated(mesh)
+
+    def loss(params, tokens, image, labels):
+        model, total = nnx.merge(graphdef, params), jnp.sum(labels != 0)
+        return mlm_terms(model, tokens, image, labels, config, total)["mlm_loss"]
+
+    step = jax.jit(jax.grad(loss, (0, 1)), in_shardings=(whole, rows, rows, rows))
+    arrays = [jax.ShapeDtypeStruct((64, n, config.embed_dim), jnp.float32) for n in (16, 9)]
+    labels = jax.ShapeDtypeStruct((64, 16), jnp.int32)
+    abstract = jax.eval_shape(init, jax.random.key(0))
+    text = step.lower(abstract, *arrays, labels).compile().as_text()
+    room = math.ceil(config.mlm_rows * config.mlm_group * 16)
+    logits = re.findall(r"f32\[([\d,]+),1000\]\S* dot\(", text)
+    heights = {math.prod(int(n) for n in sizes.split(",")) for sizes in logits}
+    assert heights - {config.embed_dim} == {room, 64 * 16 // 8}
+    assert "all-gather" not in text
 
 
 def test_one_text_pass_equals_two(tiny):

@@ -9,7 +9,8 @@ from hypothesis import strategies as st
 
 from tipr_jax.metrics import retrieval
 
-GOLDEN = np.load(pathlib.Path(__file__).parents[1] / "golden/irra/eval_metrics.npz")
+GOLDEN_ROOT = pathlib.Path(__file__).parents[1] / "golden"
+GOLDEN = np.load(GOLDEN_ROOT / "irra/eval_metrics.npz")
 CASES = sorted({name.split("/")[0] for name in GOLDEN.files} - {"features"})
 TOLERANCE = 1e-4  # percent points
 
@@ -45,7 +46,7 @@ def test_recorded_case(case):
 
 
 def test_recorded_features_are_normalised_and_ranked(monkeypatch):
-    monkeypatch.setattr(retrieval, "_BLOCK_ELEMENTS", 39 * 7)  # 7 queries at a time, a short tail
+    monkeypatch.setattr(retrieval, "_block_rows", lambda *_: 7)  # a short tail
     text, image = GOLDEN["features/qfeats"], GOLDEN["features/gfeats"]
     text_id, image_id = GOLDEN["features_t2i/q_pids"], GOLDEN["features_t2i/g_pids"]
     t2i = retrieval.retrieval_metrics(text, image, text_id, image_id)
@@ -72,6 +73,28 @@ def test_equals_sorting(problem):
     assert metrics == pytest.approx(by_sorting(*problem), abs=1e-9)
 
 
+@pytest.mark.parametrize("rows", [1, 4, 50])
+def test_embeddings_equal_sorting(monkeypatch, rows):
+    """Signs in width 16: every product is exact, and most of the gallery ties."""
+    monkeypatch.setattr(retrieval, "_block_rows", lambda *_: rows)
+    rng = np.random.default_rng(rows)
+    query, gallery = (np.sign(rng.standard_normal((n, 16))) for n in (50, 70))
+    gallery_id = np.repeat([3, 9, 4, 8], [1, 2, 60, 7])
+    query_id = rng.choice([3, 9, 4, 8], 50)
+    metrics = retrieval.retrieval_metrics(query, gallery, query_id, gallery_id)
+    want = by_sorting(query @ gallery.T, query_id, gallery_id)
+    assert metrics == pytest.approx(want, abs=1e-9)
+
+
+def test_blocks_fit_a_cache_and_bound_memory():
+    assert retrieval._block_rows(6156, 3074) * 3074 <= 2**21
+    assert retrieval._block_rows(20_000, 100_000) == 128
+    for num_gallery in (1, 2**21, 10**7, 10**9):
+        rows = retrieval._block_rows(10**6, num_gallery)
+        assert rows == 1 or rows * num_gallery <= 2**26
+    assert retrieval._block_rows(5, 10) == 5
+
+
 def test_ties_go_to_the_lower_gallery_index():
     similarity = np.array([[0.5, 0.5, 0.9, 0.5]], np.float32)
     ranks = retrieval.positive_ranks(similarity, np.array([1]), np.array([0, 1, 0, 1]))
@@ -85,6 +108,67 @@ def test_zero_embedding_and_small_gallery():
     query, gallery = np.zeros((1, 3)), np.eye(3)[:2]
     got = retrieval.retrieval_metrics(query, gallery, np.array([5]), np.array([4, 5]))
     assert got == {"R1": 0.0, "R5": 100.0, "R10": 100.0, "mAP": 50.0, "mINP": 50.0}
+
+
+IVT = np.load(GOLDEN_ROOT / "ivt/metrics.npz")
+
+
+@pytest.mark.parametrize(
+    ("case", "gallery", "pids"),
+    [
+        ("cuhk", "every_second_row", "pids"),
+        ("icfg", "unique", "pids"),
+        ("missing", "every_second_row", "pids_missing"),
+    ],
+)
+def test_recorded_ranking_of_ivt(case, gallery, pids):
+    """CMC at every k, and the trapezoidal AP; a query without a positive counts as a miss."""
+    person = IVT[pids]
+    rows = retrieval.gallery_images(np.arange(24), 24, gallery)
+    ranks = retrieval.embedding_ranks(
+        IVT["feat_txt"], IVT["feat_img"][rows], person, person[rows], count_misses=True
+    )
+    cmc = [np.mean(ranks.best_rank() <= k + 1) for k in range(len(rows))]
+    np.testing.assert_allclose(cmc, IVT[f"{case}_cmc"], atol=1e-6)
+    got = retrieval.metrics_from_ranks(ranks, trapezoid_ap=True)
+    assert got["mAP_trapezoid"] / 100 == pytest.approx(IVT[f"{case}_mAP"].item(), abs=1e-9)
+    assert got["mAP_trapezoid"] != pytest.approx(got["mAP"], abs=1)
+    assert "mAP_trapezoid" not in retrieval.metrics_from_ranks(ranks)
+
+
+def test_trapezoid_of_a_known_ranking():
+    """Right images at ranks 1 and 4: (1 + 1) / 2, and (1/3 + 2/4) / 2."""
+    ranks = retrieval.PositiveRanks(np.array([1, 4]), np.array([2]))
+    want = (1 + (1 / 3 + 2 / 4) / 2) / 2
+    assert ranks.average_precision(trapezoid=True) == pytest.approx([want])
+
+
+@pytest.mark.parametrize("wanted", [[5, 4], [9, 5, 9, 4], [9, 9]])
+def test_misses(wanted):
+    """Person 9 is not in the gallery: a miss at every rank, AP and INP 0, in every mean."""
+    query_id, gallery_id = np.array(wanted), np.array([4, 5, 5])
+    similarity = np.tile(np.array([0.1, 0.9, 0.3], np.float32), (len(wanted), 1))
+    ranks = retrieval.positive_ranks(similarity, query_id, gallery_id, count_misses=True)
+    per_query = {5: (1, 1, 1), 4: (0, 1 / 3, 1 / 3), 9: (0, 0, 0)}
+    r1, ap, inp = (
+        100 * np.mean(column) for column in zip(*map(per_query.get, wanted), strict=True)
+    )
+    got = retrieval.metrics_from_ranks(ranks, trapezoid_ap=True)
+    assert (got["R1"], got["mAP"], got["mINP"]) == pytest.approx((r1, ap, inp))
+    assert got["R10"] == pytest.approx(100 * np.mean(query_id != 9))
+    gallery = np.eye(3)
+    embed = np.array([[0.1, 0.9, 0.3]] * len(wanted))
+    options = dict(trapezoid_ap=True, count_misses=True)
+    assert retrieval.retrieval_metrics(embed, gallery, query_id, gallery_id, **options) == got
+
+
+def test_gallery_images():
+    caption_image_id = np.array([0, 0, 1, 1, 1, 2, 2])
+    assert retrieval.gallery_images(caption_image_id, 3, "unique").tolist() == [0, 1, 2]
+    second = retrieval.gallery_images(caption_image_id, 3, "every_second_row")
+    assert second.tolist() == [0, 1, 1, 2]
+    with pytest.raises(ValueError, match="'all' is unknown; use 'unique' or 'every_second_row'"):
+        retrieval.gallery_images(caption_image_id, 3, "all")
 
 
 def test_query_without_positive_is_named():

@@ -140,7 +140,8 @@ def test_trajectory():
     run = get_config()
     run.optimizer.update({"learning_rate": hyper["lr"], "weight_decay": hyper["weight_decay"]})
     run.schedule.num_epochs = hyper["num_epoch"]
-    optimizer, _ = optim.make_optimizer(run.optimizer, run.schedule, params, steps_per_epoch=1)
+    complete = params | {"logit_scale": 0.0}
+    optimizer, _ = optim.make_optimizer(run.optimizer, run.schedule, params, 1, complete)
     batches = [read_inputs(golden, f"batch{j}/") for j in range(3)]
 
     @jax.jit

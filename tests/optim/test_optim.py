@@ -27,7 +27,8 @@ def test_groups_of_the_published_model():
     init = define_model(MODELS["irra"], Config.vit_b16(), DtypePolicy())[2]
     params = jax.eval_shape(init, jax.random.key(0))
     assert count_parameters(params) == 194_535_419
-    groups = optim.parameter_groups(params, tuple(get_config().optimizer.groups))
+    complete = params | {"logit_scale": 0.0}
+    groups = optim.parameter_groups(params, tuple(get_config().optimizer.groups), complete)
     flat, index, decay = flatten(params), flatten(groups.index), flatten(groups.decay)
     keys = torch_keys(params, irra.TABLE)
     assert set(keys) == set(golden)
@@ -98,7 +99,9 @@ def test_adam_unit():
         return ("fusion/" if name.startswith("cross") else "") + name.replace(".", "/")
 
     params = {our_name(n): jnp.asarray(golden[f"init/{n}"]) for n in names}
-    optimizer, _ = optim.make_optimizer(config.optimizer, config.schedule, params, 1)
+    optimizer, _ = optim.make_optimizer(
+        config.optimizer, config.schedule, params, 1, params | {"logit_scale": 0.0}
+    )
     state = optimizer.init(params)
     for t in range(12):
         grads = {our_name(n): jnp.asarray(golden[f"step{t}/grad/{n}"]) for n in names}

@@ -123,3 +123,14 @@ def test_the_byte_cap_is_checked_before_reading(photo, tmp_path, monkeypatch):
     monkeypatch.setattr("builtins.open", lambda *_: pytest.fail("the file was read"))
     with pytest.raises(preprocess.ImageTooLargeError, match="big.png: .* at most 100 are read"):
         preprocess.decode(path, max_bytes=100)
+
+
+def test_resize_filters():
+    """Bicubic overshoots at an edge, bilinear does not."""
+    edge = np.repeat(np.array([[100] * 4 + [200] * 4], np.uint8)[..., None], 3, axis=2)
+    bilinear, bicubic = (preprocess.resize(edge, (1, 32), f) for f in ("bilinear", "bicubic"))
+    assert bilinear.min() == 100 and bilinear.max() == 200
+    assert bicubic.min() < 100 and bicubic.max() > 200
+    np.testing.assert_array_equal(preprocess.resize(edge, (1, 32)), bilinear)
+    with pytest.raises(ValueError, match="'nearest' is unknown; use one of bilinear, bicubic"):
+        preprocess.resize(edge, (1, 32), "nearest")

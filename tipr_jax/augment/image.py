@@ -1,22 +1,59 @@
-"""Image normalisation and augmentation, uint8 in, float32 out (spec irra §4.5).
+"""Image normalisation and augmentation, uint8 in, float32 out, by the recipe of a paper.
 
-Order of the released recipe: flip, pad and crop, normalise, erase.
+Flip, pad and crop, normalise, erase (spec irra §4.5, spec ivt §6).
 """
+
+import dataclasses
+from typing import Literal
 
 import jax
 import jax.numpy as jnp
 
 from tipr_jax.preprocess.image import CLIP_MEAN, CLIP_STD
 
-PAD = 10  # pixels, at 384x128
-ERASE_AREA = (0.02, 0.4)
-ERASE_RATIO = (0.3, 3.3)
 ERASE_TRIES = 10
 
 
-def normalise(image: jax.Array) -> jax.Array:
-    """uint8 [...,3] -> float32 with CLIP's mean and standard deviation."""
-    mean, std = jnp.asarray(CLIP_MEAN, jnp.float32), jnp.asarray(CLIP_STD, jnp.float32)
+@dataclasses.dataclass(frozen=True)
+class Recipe:
+    """The training transform of one paper; evaluation uses `mean` and `std` alone."""
+
+    mean: tuple[float, float, float]  # of RGB in [0, 1]
+    std: tuple[float, float, float]
+    pad: int  # pixels at the papers' height of 384; scales with the image
+    erase_probability: float
+    erase_area: tuple[float, float]  # share of the image, uniform
+    erase_ratio: tuple[float, float]  # height / width, log-uniform
+    # What an erased box holds in the NORMALISED image: the mean triple, or N(0, 1) per value.
+    erase_fill: Literal["mean", "noise"]
+    flip_first: bool  # before the crop, else after it
+
+
+IRRA = Recipe(
+    mean=tuple(CLIP_MEAN.tolist()),
+    std=tuple(CLIP_STD.tolist()),
+    pad=10,
+    erase_probability=0.5,
+    erase_area=(0.02, 0.4),
+    erase_ratio=(0.3, 3.3),
+    erase_fill="mean",  # a released quirk, kept: it is the mean before normalisation
+    flip_first=True,
+)
+IVT = Recipe(
+    mean=(0.5, 0.5, 0.5),
+    std=(0.5, 0.5, 0.5),
+    pad=10,
+    erase_probability=0.5,
+    erase_area=(0.02, 1 / 3),
+    erase_ratio=(0.3, 1 / 0.3),
+    erase_fill="noise",
+    flip_first=False,
+)
+
+
+def normalise(image: jax.Array, recipe: Recipe = IRRA) -> jax.Array:
+    """uint8 [...,3] -> float32: x / 255, minus the recipe's mean, over its standard deviation."""
+    mean, std = jnp.asarray(recipe.mean, jnp.float32), jnp.asarray(recipe.std, jnp.float32)
     return (image.astype(jnp.float32) / 255.0 - mean) / std
 
 
@@ -35,21 +72,17 @@ def random_crop(image: jax.Array, key: jax.Array, pad: int) -> jax.Array:
     return jax.vmap(cut)(padded, offset)
 
 
-def random_erase(image: jax.Array, key: jax.Array) -> jax.Array:
-    """Erases one rectangle per normalised image [B,H,W,3] with probability 0.5.
+def random_erase(image: jax.Array, key: jax.Array, recipe: Recipe = IRRA) -> jax.Array:
+    """Erases at most one rectangle per normalised image [B,H,W,3].
 
     Up to ten draws of area and aspect, the first that fits is used, none fitting leaves the image
-    (torchvision's law). The value is the CLIP mean triple, written into the NORMALISED image:
-    a released quirk, kept.
+    (torchvision's and timm's law).
     """
     b, h, w, _ = image.shape
     k_do, k_area, k_ratio, k_at = jax.random.split(key, 4)
-    area = (
-        h
-        * w
-        * jax.random.uniform(k_area, (b, ERASE_TRIES), minval=ERASE_AREA[0], maxval=ERASE_AREA[1])
-    )
-    log_low, log_high = jnp.log(jnp.asarray(ERASE_RATIO))
+    low, high = recipe.erase_area
+    area = h * w * jax.random.uniform(k_area, (b, ERASE_TRIES), minval=low, maxval=high)
+    log_low, log_high = jnp.log(jnp.asarray(recipe.erase_ratio))
     ratio = jnp.exp(jax.random.uniform(k_ratio, (b, ERASE_TRIES), minval=log_low, maxval=log_high))
     height = jnp.round(jnp.sqrt(area * ratio))
     width = jnp.round(jnp.sqrt(area / ratio))
@@ -63,17 +96,24 @@ def random_erase(image: jax.Array, key: jax.Array) -> jax.Array:
     y, x = jnp.arange(h)[None], jnp.arange(w)[None]
     inside_y = (y >= top) & (y < top + height)
     inside_x = (x >= left) & (x < left + width)
-    do = jnp.any(fits, axis=1) & jax.random.bernoulli(k_do, 0.5, (b,))
+    do = jnp.any(fits, axis=1) & jax.random.bernoulli(k_do, recipe.erase_probability, (b,))
     erase = inside_y[:, :, None] & inside_x[:, None, :] & do[:, None, None]
-    return jnp.where(erase[..., None], jnp.asarray(CLIP_MEAN, image.dtype), image)
+    if recipe.erase_fill == "noise":
+        fill = jax.random.normal(jax.random.fold_in(key, 4), image.shape, image.dtype)
+    else:
+        fill = jnp.asarray(recipe.mean, image.dtype)
+    return jnp.where(erase[..., None], fill, image)
 
 
-def augment_images(image: jax.Array, key: jax.Array) -> jax.Array:
+def augment_images(image: jax.Array, key: jax.Array, recipe: Recipe = IRRA) -> jax.Array:
     """The training transform: uint8 [B,H,W,3] -> normalised float32 [B,H,W,3].
 
-    The padding is 10 pixels at the paper's height of 384 and scales with the image.
+    A function of (image, key): other keys give independent views of the same images.
     """
     k_flip, k_crop, k_erase = jax.random.split(key, 3)
-    pad = max(1, round(PAD * image.shape[1] / 384))
-    image = random_crop(random_flip(image, k_flip), k_crop, pad)
-    return random_erase(normalise(image), k_erase)
+    pad = max(1, round(recipe.pad * image.shape[1] / 384))
+    if recipe.flip_first:
+        image = random_crop(random_flip(image, k_flip), k_crop, pad)
+    else:
+        image = random_flip(random_crop(image, k_crop, pad), k_flip)
+    return random_erase(normalise(image, recipe), k_erase, recipe)

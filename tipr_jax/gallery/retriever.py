@@ -29,7 +29,7 @@ class Retriever:
     def __init__(self, model: export.TrainedModel):
         self.model = model
         self.paths: list[str] = []
-        self.features = np.zeros((0, model.config.embed_dim), np.float32)
+        self.features: np.ndarray | None = None  # float32 [G,C], unit rows
 
     @classmethod
     def load(cls, directory: str | Path) -> "Retriever":
@@ -39,7 +39,8 @@ class Retriever:
     def add(self, paths: Sequence[str | Path]) -> None:
         """Embeds photos and appends them to the gallery."""
         paths = [str(p) for p in paths]
-        self.features = np.concatenate([self.features, self.model.embed_images(paths)])
+        new = self.model.embed_images(paths)
+        self.features = np.concatenate([self.features, new]) if self.paths else new
         self.paths += paths
 
     def search(self, sentence: str, k: int = 10) -> list[Match]:

@@ -5,19 +5,20 @@ import jax.numpy as jnp
 
 
 def cross_entropy(
-    logits: jax.Array, label: jax.Array, weight: jax.Array
+    logits: jax.Array, label: jax.Array, weight: jax.Array, total: jax.Array | None = None
 ) -> tuple[jax.Array, jax.Array]:
     """Weighted mean cross-entropy and accuracy over rows.
 
-    logits [N,K], label int [N], weight [N] (0 or 1). Both results are 0 if no row counts
-    (deviation: the released masked-token loss is NaN then).
+    logits [...,K], label int [...], weight [...] (0 or 1). `total` is the sum of weights to divide
+    by if these rows are only a part of all. Both results are 0 if no row counts (deviation: the
+    released masked-token loss is NaN then).
     """
     logits, weight = logits.astype(jnp.float32), weight.astype(jnp.float32)
-    of_label = jnp.take_along_axis(logits, label[:, None], axis=1)[:, 0]
+    of_label = jnp.take_along_axis(logits, label[..., None], axis=-1)[..., 0]
     # Not log_softmax and argmax: with a vocabulary as classes, each pass over [N,K] counts.
-    loss = jax.nn.logsumexp(logits, axis=1) - of_label
-    hit = (of_label >= jnp.max(logits, axis=1)).astype(jnp.float32)
-    count = jnp.maximum(jnp.sum(weight), 1.0)
+    loss = jax.nn.logsumexp(logits, axis=-1) - of_label
+    hit = (of_label >= jnp.max(logits, axis=-1)).astype(jnp.float32)
+    count = jnp.maximum(jnp.sum(weight) if total is None else total, 1.0)
     return jnp.sum(loss * weight) / count, jnp.sum(hit * weight) / count
 
 
@@ -37,6 +38,11 @@ def identity_loss(
     return (image_loss + text_loss) / 2, image_accuracy, text_accuracy
 
 
-def masked_lm_loss(logits: jax.Array, label: jax.Array) -> tuple[jax.Array, jax.Array]:
-    """Cross-entropy and accuracy over rows whose label is not 0; logits [N,V], label int [N]."""
-    return cross_entropy(logits, label, label != 0)
+def masked_lm_loss(
+    logits: jax.Array, label: jax.Array, total: jax.Array | None = None
+) -> tuple[jax.Array, jax.Array]:
+    """Cross-entropy and accuracy over positions whose label is not 0; logits [...,V], label [...].
+
+    `total`: number of labels of the whole batch, if these positions are a part of it.
+    """
+    return cross_entropy(logits, label, label != 0, total)

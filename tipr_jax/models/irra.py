@@ -58,12 +58,20 @@ class Config:
     # that its published results contain. False: as the paper says, only the MLM loss does.
     mask_caption_ids: bool = True
     augment: bool = True
-    mlm_rows: float = 0.2  # share of B*L positions the MLM head computes; see `mlm_terms`
+    mlm_rows: float = 0.2  # share of the positions that the MLM head computes; see `mlm_terms`
+    mlm_group: int = 8  # captions that share this room; a device should hold whole groups
 
     def __post_init__(self):
         unknown = set(self.losses) - set(LOSSES)
         if unknown:
             raise ValueError(f"losses is {self.losses}, expected some of {LOSSES}")
+        if self.learn_temperature and "itc" not in self.losses:
+            raise ValueError(
+                f"learn_temperature is True, but losses is {self.losses}: only 'itc' learns it; "
+                "add 'itc' or set learn_temperature=False"
+            )
+        if self.mlm_group < 1:
+            raise ValueError(f"mlm_group is {self.mlm_group}, expected at least 1")
         if self.temperature <= 0:
             raise ValueError(f"temperature is {self.temperature}, expected a positive number")
         for name in ("vision_width", "text_width", "embed_dim"):
@@ -75,8 +83,8 @@ class Config:
         return self.vocab_size - 3
 
     def complete(self) -> "Config":
-        """The same model with every optional head, against which optimiser patterns are checked."""
-        return dataclasses.replace(self, losses=LOSSES)
+        """The same model with every optional part, against which optimiser patterns are checked."""
+        return dataclasses.replace(self, losses=LOSSES, learn_temperature=True)
 
     def towers(self) -> "Config":
         """The same model without training heads: what evaluation and search need."""
@@ -187,11 +195,28 @@ def objective(model: Irra, inputs: dict[str, jax.Array], config: Config) -> dict
     inputs: image float [B,H,W,3] normalised; caption_ids, mlm_ids, mlm_labels int [B,L];
     person_id, image_id int [B]; valid bool [B].
     """
-    c = config
+    pooled, tokens = forward(model, inputs, config)
+    terms = batch_terms(model, pooled, inputs, config)
+    return terms | row_terms(model, tokens, inputs, config, totals(inputs, config))
+
+
+def forward(model: Irra, inputs: dict[str, jax.Array], config: Config) -> tuple[dict, dict]:
+    """(features that meet the whole batch, image and text [B,C]; tokens that stay in their row)."""
     image_tokens = model.image_encoder(inputs["image"])
     text_tokens = model.text_encoder(inputs["caption_ids"])
-    image = image_tokens[:, 0].astype(jnp.float32)
-    text = end_token(text_tokens, inputs["caption_ids"]).astype(jnp.float32)
+    pooled = {
+        "image": image_tokens[:, 0].astype(jnp.float32),
+        "text": end_token(text_tokens, inputs["caption_ids"]).astype(jnp.float32),
+    }
+    if "mlm" in config.losses and not config.mask_caption_ids:
+        text_tokens = model.text_encoder(inputs["mlm_ids"])  # else the captions are masked already
+    return pooled, {"image": image_tokens, "text": text_tokens}
+
+
+def batch_terms(model: Irra, pooled: dict, inputs: dict, config: Config) -> dict[str, jax.Array]:
+    """The terms of `objective` that compare rows of the batch, and the identity classifier."""
+    c = config
+    image, text = pooled["image"], pooled["text"]
     person_id, valid = inputs["person_id"], inputs["valid"]
     scale = 1 / c.temperature
     terms = {}
@@ -219,37 +244,58 @@ def objective(model: Irra, inputs: dict[str, jax.Array], config: Config) -> dict
         )
         terms["id_loss"] = c.id_weight * loss
         terms |= {"image_accuracy": image_accuracy, "text_accuracy": text_accuracy}
-    if "mlm" in c.losses:
-        if not c.mask_caption_ids:  # otherwise the pass above already saw the masked captions
-            text_tokens = model.text_encoder(inputs["mlm_ids"])
-        terms |= mlm_terms(model, text_tokens, image_tokens, inputs["mlm_labels"], c)
     return terms
 
 
-def mlm_terms(
-    model: Irra, text_tokens: jax.Array, image_tokens: jax.Array, labels: jax.Array, config: Config
-) -> dict[str, jax.Array]:
-    """Masked-word loss and accuracy; the head runs only where labels are.
+def totals(inputs: dict[str, jax.Array], config: Config) -> jax.Array:
+    """The number of masked words, by which `row_terms` divides."""
+    return jnp.sum(inputs["mlm_labels"] != 0) if "mlm" in config.losses else jnp.zeros((), int)
 
-    About 5 % of the positions have a label and the vocabulary is wide, so the labelled rows are
-    gathered into a buffer of `mlm_rows` of all positions. A batch with more labels (all captions
-    full length and unlucky draws) takes the plain path: the loss is the same either way.
+
+def row_terms(
+    model: Irra, tokens: dict, inputs: dict, config: Config, totals: jax.Array
+) -> dict[str, jax.Array]:
+    """The terms of `objective` that add up over parts of the batch; `totals` are the whole's."""
+    if "mlm" not in config.losses:
+        return {}
+    return mlm_terms(model, tokens["text"], tokens["image"], inputs["mlm_labels"], config, totals)
+
+
+def mlm_terms(
+    model: Irra,
+    text_tokens: jax.Array,
+    image_tokens: jax.Array,
+    labels: jax.Array,
+    config: Config,
+    total: jax.Array,
+) -> dict[str, jax.Array]:
+    """Masked-word loss and accuracy, sums over `total`; the head runs only where labels are.
+
+    About 5 % of the positions have a label and the vocabulary is wide. So every `mlm_group` rows
+    move their labelled tokens into a buffer of `mlm_rows` of their positions: no token leaves its
+    device. A batch with a group of more labels (full captions and unlucky draws) takes the plain
+    path: the loss is the same either way.
     """
     fused = model.fusion(text_tokens, image_tokens)
-    fused, labels = fused.reshape(-1, fused.shape[-1]), labels.reshape(-1)
-    size = max(1, math.ceil(config.mlm_rows * labels.size))
+    group = config.mlm_group if len(labels) % config.mlm_group == 0 else len(labels)
+    labels = labels.reshape(len(labels) // group, -1)  # [groups, positions]
+    size = max(1, math.ceil(config.mlm_rows * labels.shape[1]))
+
+    def head(tokens: jax.Array, labels: jax.Array) -> tuple[jax.Array, jax.Array]:
+        return masked_lm_loss(model.mlm_head(tokens), labels, total)
 
     # Recomputed in the backward pass: a cond keeps room for the residuals of BOTH branches, and
     # these would be logits of every position.
     @jax.checkpoint
     def plain(fused: jax.Array) -> tuple[jax.Array, jax.Array]:
-        return masked_lm_loss(model.mlm_head(fused), labels)
+        return head(fused, labels)
 
     def gathered(fused: jax.Array) -> tuple[jax.Array, jax.Array]:
-        rows = jnp.nonzero(labels, size=size, fill_value=labels.size)[0]
-        row_labels = labels.at[rows].get(mode="fill", fill_value=0)
-        row_tokens = fused.at[rows].get(mode="fill", fill_value=0)
-        return masked_lm_loss(model.mlm_head(row_tokens), row_labels)
+        rows = jnp.argsort(labels == 0, axis=1, stable=True)[:, :size]  # labelled ones first
+        tokens = jnp.take_along_axis(fused, rows[:, :, None], axis=1)
+        return head(tokens, jnp.take_along_axis(labels, rows, axis=1))
 
-    loss, accuracy = jax.lax.cond(jnp.sum(labels != 0) <= size, gathered, plain, fused)
+    fused = fused.reshape(*labels.shape, -1)
+    fits = jnp.all(jnp.sum(labels != 0, axis=1) <= size)
+    loss, accuracy = jax.lax.cond(fits, gathered, plain, fused)
     return {"mlm_loss": config.mlm_weight * loss, "mlm_accuracy": accuracy}

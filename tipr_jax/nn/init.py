@@ -1,6 +1,7 @@
 """Initialisers (spec irra §1.5): CLIP's depth-scaled normals and PyTorch's defaults."""
 
 import dataclasses
+from collections.abc import Callable
 
 import jax
 import jax.numpy as jnp
@@ -22,12 +23,16 @@ def uniform_fan_in(fan_in: int) -> nnx.Initializer:
 
 @dataclasses.dataclass(frozen=True)
 class BlockInit:
-    """Initialisers of one residual block; attention biases are 0, MLP biases torch's."""
+    """Initialisers of one residual block; attention biases are 0.
+
+    mlp_bias: fan-in -> initialiser of the bias, torch's default unless stated.
+    """
 
     qkv: nnx.Initializer
     out: nnx.Initializer
     fc_in: nnx.Initializer
     fc_out: nnx.Initializer
+    mlp_bias: Callable[[int], nnx.Initializer] = uniform_fan_in
 
     @classmethod
     def clip(cls, width: int, depth: int) -> "BlockInit":
@@ -45,3 +50,8 @@ class BlockInit:
             fc_in=uniform_fan_in(width),
             fc_out=uniform_fan_in(4 * width),
         )
+
+    @classmethod
+    def bert(cls, std: float = 0.02) -> "BlockInit":
+        """One normal for every kernel, zero biases: BERT's and timm's initialisation."""
+        return cls(normal(std), normal(std), normal(std), normal(std), lambda fan_in: zeros)

@@ -1,25 +1,40 @@
 """Pre-LayerNorm residual blocks with QuickGELU, and a scan over a stack (spec irra §1.1)."""
 
 from collections.abc import Callable
+from typing import Any
 
 import jax
 from flax import nnx
+from jax.sharding import NamedSharding
 
 from tipr_jax.nn.attention import Attention
-from tipr_jax.nn.init import BlockInit, uniform_fan_in
+from tipr_jax.nn.init import BlockInit
 from tipr_jax.precision import DtypePolicy
 from tipr_jax.sharding import EMBED, MLP, named
+
+# What each remat policy keeps for the backward pass.
+SAVED = {
+    "dots": jax.checkpoint_policies.dots_with_no_batch_dims_saveable,
+    "full": jax.checkpoint_policies.nothing_saveable,
+}
 
 
 def quick_gelu(x: jax.Array) -> jax.Array:
     return x * jax.nn.sigmoid(1.702 * x)
 
 
-def layer_norm(width: int, policy: DtypePolicy, *, rngs: nnx.Rngs) -> nnx.LayerNorm:
-    """LayerNorm, eps 1e-5, statistics and result in float32 whatever the compute dtype."""
+def gelu(x: jax.Array) -> jax.Array:
+    """The exact GELU, with the error function."""
+    return jax.nn.gelu(x, approximate=False)
+
+
+def layer_norm(
+    width: int, policy: DtypePolicy, *, epsilon: float = 1e-5, rngs: nnx.Rngs
+) -> nnx.LayerNorm:
+    """LayerNorm, statistics and result in float32 whatever the compute dtype."""
     return nnx.LayerNorm(
         width,
-        epsilon=1e-5,
+        epsilon=epsilon,
         dtype=jax.numpy.float32,
         param_dtype=policy.param,
         use_fast_variance=False,  # E[x^2] - E[x]^2 loses the digits that parity needs
@@ -43,19 +58,26 @@ def dense(n_in, n_out, axes, init, bias_init, policy: DtypePolicy, *, rngs: nnx.
 
 
 class Mlp(nnx.Module):
-    """D -> 4D -> D with QuickGELU."""
+    """D -> hidden (default 4D) -> D with an activation between."""
 
-    def __init__(self, width: int, init: BlockInit, policy: DtypePolicy, *, rngs: nnx.Rngs):
-        hidden = 4 * width
-        self.fc_in = dense(
-            width, hidden, (EMBED, MLP), init.fc_in, uniform_fan_in(width), policy, rngs=rngs
-        )
-        self.fc_out = dense(
-            hidden, width, (MLP, EMBED), init.fc_out, uniform_fan_in(hidden), policy, rngs=rngs
-        )
+    def __init__(
+        self,
+        width: int,
+        init: BlockInit,
+        policy: DtypePolicy,
+        *,
+        hidden: int | None = None,
+        activation: Callable[[jax.Array], jax.Array] = quick_gelu,
+        rngs: nnx.Rngs,
+    ):
+        hidden = hidden or 4 * width
+        in_bias, out_bias = init.mlp_bias(width), init.mlp_bias(hidden)
+        self.fc_in = dense(width, hidden, (EMBED, MLP), init.fc_in, in_bias, policy, rngs=rngs)
+        self.fc_out = dense(hidden, width, (MLP, EMBED), init.fc_out, out_bias, policy, rngs=rngs)
+        self.activation = activation
 
     def __call__(self, x: jax.Array) -> jax.Array:
-        return self.fc_out(quick_gelu(self.fc_in(x)))
+        return self.fc_out(self.activation(self.fc_in(x)))
 
 
 class Block(nnx.Module):
@@ -66,6 +88,7 @@ class Block(nnx.Module):
         self.attn = Attention(width, heads, init, policy, rngs=rngs)
         self.ln_2 = layer_norm(width, policy, rngs=rngs)
         self.mlp = Mlp(width, init, policy, rngs=rngs)
+        self.policy = policy
 
     def __call__(self, x: jax.Array, *, causal: bool = False) -> jax.Array:
         x = x + self.attn(self.ln_1(x), causal=causal)
@@ -78,10 +101,32 @@ def stack(make: Callable[[nnx.Rngs], nnx.Module], depth: int, *, rngs: nnx.Rngs)
     return jax.vmap(lambda key: make(nnx.Rngs(key)))(keys)
 
 
+def scan_layers(layer: Callable, x: jax.Array, layers: Any, policy: DtypePolicy) -> jax.Array:
+    """x through `layer(x, one of layers) -> (x, None)`, again and again over stacked `layers`.
+
+    A scan compiles one layer instead of `depth`. x is laid out and recomputed as `policy` says.
+    """
+    if policy.activations is not None:
+        layer = _laid_out(layer, policy.activations)
+    if policy.remat != "none":
+        # In a scan, forward and backward are separate loops that no compiler merges.
+        layer = jax.checkpoint(layer, policy=SAVED[policy.remat], prevent_cse=False)
+    return jax.lax.scan(layer, x, layers)[0]
+
+
+def _laid_out(layer: Callable, layout: NamedSharding) -> Callable:
+    """`layer` whose x keeps the batch on its devices, forward and backward."""
+
+    def constrained(x: jax.Array, parameters: Any) -> tuple[jax.Array, None]:
+        return layer(jax.lax.with_sharding_constraint(x, layout), parameters)
+
+    return constrained
+
+
 def run(blocks: nnx.Module, x: jax.Array, *, causal: bool = False) -> jax.Array:
-    """x [B,L,D] through stacked blocks; a scan compiles one layer instead of `depth`."""
+    """x [B,L,D] through stacked blocks."""
 
     def layer(x: jax.Array, block: Block) -> tuple[jax.Array, None]:
         return block(x, causal=causal), None
 
-    return jax.lax.scan(layer, x, blocks)[0]
+    return scan_layers(layer, x, blocks, blocks.policy)

@@ -12,18 +12,40 @@ from tipr_jax.sharding import EMBED
 
 
 class PatchEmbed(nnx.Module):
-    """Convolution of patch x patch with a stride, no padding, no bias: [B,H,W,3] -> [B,P,D]."""
+    """Convolution of patch x patch with a stride, no padding: [B,H,W,3] -> [B,P,D].
 
-    def __init__(self, width: int, patch: int, stride: int, policy, *, rngs: nnx.Rngs):
-        init = uniform_fan_in(3 * patch * patch)
+    CLIP's has no bias and torch's default kernel; `bias_init` adds one, `init` is the kernel's.
+    """
+
+    def __init__(
+        self,
+        width: int,
+        patch: int,
+        stride: int,
+        policy: DtypePolicy,
+        *,
+        init: nnx.Initializer | None = None,
+        bias_init: nnx.Initializer | None = None,
+        rngs: nnx.Rngs,
+    ):
+        init = init or uniform_fan_in(3 * patch * patch)
         shape = (patch, patch, 3, width)
         self.kernel = nnx.Param(
             init(rngs.params(), shape, policy.param), axes=(None, None, None, EMBED)
+        )
+        self.bias = (
+            nnx.Param(bias_init(rngs.params(), (width,), policy.param), axes=(EMBED,))
+            if bias_init
+            else None
         )
         self.stride = stride
         self.dtype = policy.compute
 
     def __call__(self, image: jax.Array) -> jax.Array:
+        x = self._convolve(image)
+        return x if self.bias is None else x + self.bias.astype(self.dtype)
+
+    def _convolve(self, image: jax.Array) -> jax.Array:
         patch, _, _, width = self.kernel.shape
         kernel = self.kernel.astype(self.dtype)
         image = image.astype(self.dtype)

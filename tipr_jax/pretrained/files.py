@@ -8,7 +8,7 @@ import numpy as np
 
 from tipr_jax.pretrained.key_table import StateDict
 
-TORCH_SUFFIXES = (".pt", ".pth", ".bin")
+TORCH_SUFFIXES = (".pt", ".pth", ".th", ".bin")
 SUFFIXES = (".safetensors", *TORCH_SUFFIXES)
 
 

@@ -33,15 +33,33 @@ LINEAR = Transform(np.transpose, np.transpose)  # [out,in] <-> [in,out]
 CONV = Transform(  # OIHW <-> HWIO
     lambda x: x.transpose(2, 3, 1, 0), lambda x: x.transpose(3, 2, 0, 1)
 )
-QKV = Transform(  # packed [3E,E] <-> [E,3,heads,64]
-    lambda x: x.T.reshape(x.shape[1], 3, -1, HEAD_DIM), lambda x: x.reshape(x.shape[0], -1).T
-)
-QKV_BIAS = Transform(  # [3E] <-> [3,heads,64]
-    lambda x: x.reshape(3, -1, HEAD_DIM), lambda x: x.reshape(-1)
-)
-ATTENTION_OUT = Transform(  # [out,E] <-> [heads,64,out]
-    lambda x: x.T.reshape(-1, HEAD_DIM, x.shape[0]), lambda x: x.reshape(-1, x.shape[-1]).T
-)
+LEADING_ONE = Transform(lambda x: x[0], lambda x: x[None])  # [1,N,D] <-> [N,D]
+LEADING_ONES = Transform(lambda x: x[0, 0], lambda x: x[None, None])  # [1,1,D] <-> [D]
+
+
+class AttentionLayout(NamedTuple):
+    """Transforms of packed projections: [3E,E] <-> [E,3,heads,dim], [3E] <-> [3,heads,dim],
+    [out,E] <-> [heads,dim,out]. Only the way to us needs to know `dim`."""
+
+    qkv: Transform
+    qkv_bias: Transform
+    out: Transform
+
+
+def attention_layout(dim: int = HEAD_DIM) -> AttentionLayout:
+    return AttentionLayout(
+        Transform(lambda x: x.T.reshape(x.shape[1], 3, -1, dim), lambda x: _flat(x, 1).T),
+        Transform(lambda x: x.reshape(3, -1, dim), lambda x: x.reshape(-1)),
+        Transform(lambda x: x.T.reshape(-1, dim, x.shape[0]), lambda x: _flat(x, -1).T),
+    )
+
+
+def _flat(x: np.ndarray, axis: int) -> np.ndarray:
+    """A matrix: the axes before and from `axis` on, each as one."""
+    return x.reshape(int(np.prod(x.shape[:axis])), -1)
+
+
+QKV, QKV_BIAS, ATTENTION_OUT = attention_layout()
 
 
 class Row(NamedTuple):
@@ -129,7 +147,7 @@ def to_params(state_dict: Mapping[str, np.ndarray], table: Sequence[Row]) -> dic
     flat = {}
     for row, keys in _match(state_dict, table).items():
         arrays = [
-            np.ascontiguousarray(row.transform.to_ours(np.asarray(state_dict[k], np.float32)))
+            np.asarray(row.transform.to_ours(np.asarray(state_dict[k], np.float32)), order="C")
             for _, k in sorted(keys.items(), key=lambda item: item[0] or 0)
         ]
         flat[row.path] = arrays[0] if None in keys else np.stack(arrays)
@@ -147,7 +165,7 @@ def to_state_dict(params: Mapping[str, Any], table: Sequence[Row]) -> StateDict:
     for key, (row, layer) in torch_keys(params, table).items():
         value = np.asarray(flat[row.path])
         value = value if layer is None else value[layer]
-        state_dict[key] = np.ascontiguousarray(row.transform.to_torch(value))
+        state_dict[key] = np.asarray(row.transform.to_torch(value), order="C")
     return state_dict
 
 
@@ -203,7 +221,9 @@ def _match(
     for key in state_dict:
         layer = re.search(r"(?<=\.)(0|[1-9]\d*)(?=\.)", key)
         template = f"{key[: layer.start()]}{{i}}{key[layer.end() :]}" if layer else key
-        if template in rows:
+        if key in rows:  # a number that counts no layers, as in "head.0.weight"
+            found[rows[key]][None] = key
+        elif template in rows:
             found[rows[template]][int(layer[0]) if layer else None] = key
         else:
             unknown.append(key)

@@ -16,6 +16,8 @@ import numpy as np
 import regex
 from tokenizers import Tokenizer, models, pre_tokenizers
 
+from tipr_jax.text import check_texts
+
 MASK_ID, SOT_ID, EOT_ID, VOCAB_SIZE = 49405, 49406, 49407, 49408
 
 VOCAB_PATH = pathlib.Path(__file__).with_name("bpe_simple_vocab_16e6.txt.gz")
@@ -119,11 +121,7 @@ class ClipTokenizer:
 
     def encode(self, texts: Sequence[str], *, allow_special: bool = False) -> list[list[int]]:
         """Ids of each text, without SOT, EOT, cutting or padding. Arguments as in `__call__`."""
-        if isinstance(texts, str):
-            raise ValueError(f"expected a list of texts, got one string {texts!r}; pass [text]")
-        for index, text in enumerate(texts):
-            if not isinstance(text, str):
-                raise ValueError(f"text {index} is a {type(text).__name__}, expected a string")
+        check_texts(texts)
         pattern = _SPECIAL_OR_WORD_PATTERN if allow_special else _WORD_PATTERN
         words = [pattern.findall(clean(text)) for text in texts]
         encoded = [e.ids for e in self._bpe.encode_batch_fast(words, is_pretokenized=True)]

@@ -1,0 +1,183 @@
+"""Bi-IRRA: the published recipe, its honest baseline, and small variants of it.
+
+Variants: cuhk_pedes (default), icfg_pedes, rstp_reid, ufine_bench: the paper's runs, English and
+one target language, starting from X2-VLM; x2vlm: the same start fine-tuned with contrast and
+matching alone; quickstart: a small model on generated data, minutes on a CPU; debug: one epoch of a
+tiny model.
+"""
+
+from ml_collections import ConfigDict
+
+from configs import common
+
+DATASETS = ("cuhk_pedes", "icfg_pedes", "rstp_reid", "ufine_bench")
+VARIANTS = (*DATASETS, "x2vlm", "quickstart", "debug")
+
+
+def get_config(variant: str = "cuhk_pedes") -> ConfigDict:
+    """Raises ValueError for an unknown variant."""
+    if variant not in VARIANTS:
+        raise ValueError(f"variant {variant!r} of configs/bi_irra.py, expected one of {VARIANTS}")
+    config = paper()
+    if variant in DATASETS:
+        config.data.name = variant
+        if variant == "ufine_bench":  # captions of about 80 words
+            config.data.text_length = 168
+            config.data.batch_size = 64
+            config.model.itm_group_size = 16
+    else:
+        {"x2vlm": x2vlm, "quickstart": quickstart, "debug": debug}[variant](config)
+    return config
+
+
+def paper() -> ConfigDict:
+    """The released defaults; see tipr_jax/models/bi_irra.py for every model field."""
+    config = common.get_config()
+    config.method = "bi_irra"
+    config.data.source = "en"
+    config.data.target = "zh"  # zh | fr | de
+    # All languages of one model, source first, for several targets; empty: (source, target).
+    config.data.languages = ()
+    config.data.image_size = (224, 224)
+    config.data.text_length = 77
+    config.data.batch_size = 128  # released: 4 GPUs x 32, which are the groups of itm_group_size
+    config.data.last_batch = "drop"
+
+    config.model = ConfigDict()
+    config.model.patch = 16
+    config.model.width = 768
+    config.model.vision_depth = 12
+    config.model.vision_heads = 12
+    config.model.drop_path = 0.1
+    config.model.layer_scale = 0.1
+    config.model.text_depth = 12
+    config.model.text_heads = 12
+    config.model.text_ffn = 3072
+    config.model.vocab_size = 250002
+    config.model.max_positions = 514
+    config.model.positions = "bert0"  # bert0 (released) | roberta (as the text was pre-trained)
+    config.model.dropout = 0.1
+    config.model.fusion_depth = 6
+    config.model.fusion_epsilon = 1e-5  # the fusion layers were pre-trained with 1e-12
+    config.model.embed_dim = 256
+    config.model.separate_target_proj = False
+    config.model.losses = ("itc", "itm", "mlm", "mim")  # also: sdm, id
+    config.model.itc_weight = 1.0
+    config.model.itm_weight = 4.0
+    config.model.mlm_weight = 1.0
+    config.model.mim_weight = 4.0
+    config.model.sdm_weight = 1.0
+    config.model.id_weight = 1.0
+    config.model.temperature = 0.07
+    config.model.temperature_range = (0.001, 0.5)
+    config.model.sdm_temperature = 0.07
+    config.model.itc_feature_grad_scale = 0.25  # released on 4 GPUs; 1.0: the plain gradient
+    config.model.itc_mask_source = "none"  # none | image | text, here and in the next three
+    config.model.itc_mask_target = "none"
+    config.model.itm_mask_source = "none"
+    config.model.itm_mask_target = "image"
+    config.model.itm_group_size = 32
+    config.model.mim_mask = "block"  # block | random | grid
+    config.model.mim_ratio = 0.5
+    config.model.mim_mask_scope = "batch"  # batch (one mask per group of itm_group_size) | sample
+    config.model.mim_target = "feature"  # feature | cls | attention
+    config.model.mim_loss = "cos"  # cos | smooth_l1
+    config.model.mim_pairs = (("source", "target"),)  # languages of (teacher, student)
+    config.model.mlm_prob = 0.4
+    config.model.mlm_max_masks = 12
+    config.model.mlm_span_prob = 0.2
+    config.model.mlm_span_max = 3
+    config.model.tie_decoder = True
+    config.model.augment = True
+
+    config.optimizer = ConfigDict()
+    config.optimizer.name = "adamw"  # adam (L2 in the gradient) | adamw | sgd
+    config.optimizer.learning_rate = 5e-5
+    config.optimizer.weight_decay = 0.02
+    config.optimizer.b1 = 0.9
+    config.optimizer.b2 = 0.98
+    config.optimizer.eps = 1e-8
+    config.optimizer.momentum = 0.9
+    # (pattern, learning-rate multiplier, weight decay); vectors and the tables of the relative
+    # positions do not decay.
+    config.optimizer.groups = (
+        ("(bias|scale|gamma_[12]|temperature)$", 1.0, False),
+        (".*", 1.0, True),
+    )
+
+    config.schedule = ConfigDict()
+    config.schedule.name = "cosine_per_step"
+    config.schedule.num_epochs = 10
+    config.schedule.warmup_epochs = 1
+    config.schedule.start_lr = 1e-6  # absolute, where the warm-up begins
+    config.schedule.target_lr = 5e-6  # absolute, where the cosine ends
+
+    config.eval.rerank_k = 256  # candidates by cosine that the matching head scores; 0: none
+    config.eval.rerank_score = "logit1"  # logit1 (released) | logit_diff | prob
+    return config
+
+
+def x2vlm(config: ConfigDict) -> None:
+    """X2-VLM fine-tuned with bilingual contrast and matching: within two points of the paper."""
+    config.model.losses = ("itc", "itm")
+    config.model.itm_mask_target = "none"
+
+
+def quickstart(config: ConfigDict) -> None:
+    """A small Bi-IRRA from random weights on generated pedestrians, sized for two CPU cores.
+
+    A warm start with contrast alone comes first: matching and masked words find a foothold only in
+    features that already tell people apart.
+    """
+    config.data.root = "data/synth_pedes_multilingual"
+    config.data.generate.train_ids = 1000
+    config.data.generate.val_ids = 50
+    config.data.generate.test_ids = 100
+    config.data.generate.images_per_id = 4
+    config.data.image_size = (96, 48)
+    config.data.text_length = 40
+    config.data.batch_size = 64
+
+    config.model.patch = 12
+    config.model.width = 128
+    config.model.vision_depth = 3
+    config.model.vision_heads = 2
+    config.model.drop_path = 0.0
+    config.model.text_depth = 2
+    config.model.text_heads = 2
+    config.model.text_ffn = 256
+    config.model.vocab_size = 2000  # of the tokenizer that is trained on the captions
+    config.model.max_positions = 64
+    config.model.dropout = 0.0
+    config.model.fusion_depth = 2
+    config.model.embed_dim = 128
+    config.model.itc_feature_grad_scale = 1.0
+
+    config.optimizer.learning_rate = 3e-4
+    config.optimizer.weight_decay = 0.05
+    config.schedule.num_epochs = 3
+    config.schedule.warmup_epochs = 0
+    config.schedule.target_lr = 1e-5
+
+    config.warm_start.model = {"losses": ("itc",)}
+    config.warm_start.optimizer = {"learning_rate": 1e-3}
+    config.warm_start.schedule = {"num_epochs": 6, "warmup_epochs": 1, "start_lr": 1e-4}
+    config.warm_start.eval = {"every_epochs": 6}
+    config.eval.rerank_k = 32
+
+
+def debug(config: ConfigDict) -> None:
+    """One epoch of a tiny model on a handful of generated identities: does everything run?"""
+    quickstart(config)
+    config.data.root = "data/synth_pedes_multilingual_debug"
+    config.data.generate.train_ids = 8
+    config.data.generate.val_ids = 4
+    config.data.generate.test_ids = 4
+    config.data.batch_size = 16
+    config.model.width = config.model.embed_dim = 64
+    config.model.text_ffn = 64
+    config.model.vision_heads = config.model.text_heads = 1
+    config.model.vision_depth = config.model.text_depth = config.model.fusion_depth = 1
+    config.model.itm_group_size = 8
+    config.schedule.num_epochs = 1
+    config.warm_start = ConfigDict()

@@ -1,0 +1,163 @@
+"""IVT: the released recipes, and small variants of them.
+
+Variants: cuhk_pedes (default), icfg_pedes, rstp_reid: fine-tuning, starting from converted BERT and
+ViT weights (`python -m tipr_jax.convert --method=ivt_init`) or from a pre-training run; pretrain:
+the image-caption stage before it; quickstart, pretrain_quickstart: a small model on generated data,
+minutes on a CPU; debug: two epochs of a tiny model.
+"""
+
+from ml_collections import ConfigDict
+
+from configs import common
+
+DATASETS = ("cuhk_pedes", "icfg_pedes", "rstp_reid")
+VARIANTS = (*DATASETS, "pretrain", "quickstart", "pretrain_quickstart", "debug")
+
+
+def get_config(variant: str = "cuhk_pedes") -> ConfigDict:
+    """Raises ValueError for an unknown variant."""
+    if variant not in VARIANTS:
+        raise ValueError(f"variant {variant!r} of configs/ivt.py, expected one of {VARIANTS}")
+    config = paper()
+    if variant in DATASETS:
+        config.data.name = variant
+        if variant == "rstp_reid":  # the only fine-tuning without overlapping patches
+            config.model.stride = 16
+            config.data.batch_size = 48
+    else:
+        small = {"quickstart": quickstart, "pretrain_quickstart": pretrain_quickstart}
+        ({"pretrain": pretrain, "debug": debug} | small)[variant](config)
+    return config
+
+
+def paper() -> ConfigDict:
+    """The released fine-tuning; see tipr_jax/models/ivt.py for every model field."""
+    config = common.get_config()
+    config.method = "ivt"
+    config.init_positions = "resize"
+    config.data.text_length = 100  # longer captions lose their tail; the released code keeps it
+    config.data.batch_size = 28  # pairs; every level shows them once more
+    config.data.sampler = "identity"
+    config.data.train_resize = "bicubic"
+    config.data.columns = "text_levels"
+
+    config.eval.select_by = "R1+mAP"
+
+    config.model = ConfigDict()
+    config.model.patch = 16
+    config.model.stride = 12
+    config.model.width = 768
+    config.model.depth = 12
+    config.model.heads = 12
+    config.model.vocab_size = 30522
+    config.model.max_positions = 512
+    config.model.drop_path = 0.1
+    config.model.dropout = 0.1
+    config.model.losses = ("cmpm",)
+    config.model.levels = ("word", "phrase", "sentence")
+    config.model.mask = "both"  # both | image | text | none
+    config.model.mask_bound = 0.2
+    config.model.mask_per_sample = False
+    config.model.augment = True
+    config.model.fusion_depth = 6
+    config.model.fusion_ffn = 3072
+    config.model.temperature = 0.5
+    config.model.normalise_itc = False
+
+    config.optimizer = ConfigDict()
+    config.optimizer.name = "sgd"  # adam (L2 in the gradient) | adamw | sgd
+    config.optimizer.learning_rate = 0.005
+    config.optimizer.weight_decay = 1e-4
+    config.optimizer.b1 = 0.9
+    config.optimizer.b2 = 0.999
+    config.optimizer.eps = 1e-8
+    config.optimizer.momentum = 0.9
+    # (pattern, learning-rate multiplier, weight decay); released: everything decays, biases and
+    # norms too.
+    config.optimizer.groups = (("bias$", 2.0, True), (".*", 1.0, True))
+
+    config.schedule = ConfigDict()
+    config.schedule.name = "cosine_unshifted"
+    config.schedule.num_epochs = 120
+    config.schedule.warmup_epochs = 5
+    config.schedule.start_lr = 5e-5  # absolute, of every group
+    config.schedule.target_lr = 1e-5
+    return config
+
+
+def pretrain(config: ConfigDict) -> None:
+    """Contrast, matching and masked words on image-caption pairs (released: 8 x 64 pairs a step).
+
+    One text and one view per pair, no removed tokens, patches side by side.
+    """
+    config.data.name = "image_text"
+    config.data.columns = "masked_words"
+    config.data.cache = False  # millions of images, read in order of the lists once per epoch
+    config.data.text_length = 50
+    config.data.batch_size = 512
+    config.data.sampler = "random"
+    config.data.last_batch = "drop"
+    config.model.stride = 16
+    config.model.losses = ("itc", "itm", "mlm")
+    config.model.levels = ("sentence",)
+    config.model.mask = "none"
+
+
+def quickstart(config: ConfigDict) -> None:
+    """A small IVT from random weights on generated pedestrians, sized for two CPU cores."""
+    config.data.root = "data/synth_pedes"
+    config.data.generate.train_ids = 1500
+    config.data.generate.val_ids = 50
+    config.data.generate.test_ids = 100
+    config.data.generate.images_per_id = 4
+    config.data.image_size = (96, 32)
+    config.data.text_length = 48
+    config.data.vocab = "train"
+    config.data.batch_size = 64
+
+    config.model.patch = 16
+    config.model.stride = 16
+    config.model.width = 128
+    config.model.depth = 3
+    config.model.heads = 2
+    config.model.vocab_size = 1024  # of the vocabulary that is trained on the captions
+    config.model.max_positions = 64
+    config.model.drop_path = 0.0
+    config.model.dropout = 0.0
+    config.model.fusion_depth = 1
+    config.model.fusion_ffn = 256
+
+    # From random weights SGD's rate would need the released 120 epochs.
+    config.optimizer.name = "adamw"
+    config.optimizer.learning_rate = 5e-4
+    config.optimizer.weight_decay = 0.05
+    config.optimizer.b2 = 0.98
+    config.optimizer.groups = ((".*", 1.0, True),)
+    config.schedule.num_epochs = 10
+    config.schedule.warmup_epochs = 1
+
+
+def pretrain_quickstart(config: ConfigDict) -> None:
+    """The quickstart's model, pre-trained on the same pairs as image-caption pairs without ids."""
+    pretrain(config)
+    quickstart(config)
+    config.data.caption_lists = ("data/synth_pedes/CUHK-PEDES/pretrain.json",)
+    config.data.cache = True
+    config.data.batch_size = 128
+    # From random weights the released contrast, un-normalised at temperature 0.5, is too sharp.
+    config.model.normalise_itc = True
+    config.model.temperature = 0.07
+    config.schedule.num_epochs = 3
+
+
+def debug(config: ConfigDict) -> None:
+    """Two epochs of a tiny model on a handful of generated identities: does everything run?"""
+    quickstart(config)
+    config.data.root = "data/synth_pedes_debug"
+    config.data.generate.train_ids = 8
+    config.data.generate.val_ids = 4
+    config.data.generate.test_ids = 4
+    config.data.batch_size = 16
+    config.model.width = 64
+    config.model.depth = config.model.heads = 1
+    config.schedule.num_epochs = 2

@@ -1,0 +1,61 @@
+"""Suite streaming: SDM forward and backward, the plain form against the blockwise one."""
+
+from collections.abc import Iterator
+from typing import Any
+
+import jax
+import numpy as np
+
+from bench.measure import Case
+from tipr_jax.losses import plain, streaming
+from tipr_jax.losses.contrastive import sdm_loss
+
+SIZES = (2048, 8192)
+TINY = (64,)
+WIDTH = 512
+FORMS = {"plain": plain.softmax_terms, "streaming": streaming.softmax_terms}
+
+
+def cases(options: Any) -> Iterator[Case]:
+    for size in TINY if options.tiny else SIZES:
+        rng = np.random.default_rng(0)
+        image, text = rng.standard_normal((2, size, WIDTH), np.float32)
+        person_id = rng.integers(0, max(1, size // 4), size).astype(np.int32)
+        for name, form in FORMS.items():
+
+            def loss(image, text, person_id, form=form):
+                return sdm_loss(image, text, person_id, logit_scale=50.0, form=form)
+
+            arrays = jax.device_put((image, text, person_id))
+            gradient = jax.jit(jax.value_and_grad(loss, (0, 1))).lower(*arrays).compile()
+            memory = gradient.memory_analysis()
+            twins = {}
+            if options.recipes and name == "plain":
+                twins["plain"] = torch_call(image, text, person_id)
+            yield Case(
+                "streaming",
+                f"sdm loss {name}",
+                rows=size,
+                ours=lambda f=gradient, a=arrays: jax.block_until_ready(f(*a)),
+                twins=twins,
+                batch=size,
+                extra={"temp_mb": memory.temp_size_in_bytes / 2**20},
+            )
+
+
+def torch_call(image: np.ndarray, text: np.ndarray, person_id: np.ndarray) -> Any:
+    """The plain loss and its gradient in PyTorch, float32."""
+    import torch
+    from torch_twin import sdm_loss as torch_sdm
+
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    image, text, person_id = (torch.tensor(x, device=device) for x in (image, text, person_id))
+    image.requires_grad_()
+    text.requires_grad_()
+
+    def call() -> None:
+        torch.autograd.grad(torch_sdm(image, text, person_id), (image, text))
+        if device == "cuda":
+            torch.cuda.synchronize()
+
+    return call

@@ -1,0 +1,37 @@
+"""All Bi-IRRA comparisons, in the order of the golden README."""
+
+from collections.abc import Callable
+from typing import Any
+
+from golden import bi_irra_model, bi_irra_parts
+from golden.report import Report
+
+MODEL_PARTS = (
+    bi_irra_model.check_forward,
+    bi_irra_model.check_losses,
+    bi_irra_model.check_gradients,
+    bi_irra_model.check_trajectory,
+)
+PARTS = (
+    bi_irra_parts.check_relative_positions,
+    bi_irra_parts.check_multi_device_contrast,
+    bi_irra_parts.check_ranking,
+    bi_irra_parts.check_schedules,
+    bi_irra_parts.check_full_size,
+)
+
+
+def check(report: Report) -> None:
+    """Runs every group; one that breaks is a FAIL of its own and the rest still runs."""
+    loaded = _run(report, bi_irra_model.load)
+    for part in MODEL_PARTS if loaded else ():
+        _run(report, part, loaded)
+    for part in PARTS:
+        _run(report, part)
+
+
+def _run(report: Report, part: Callable, *args: Any) -> Any:
+    try:
+        return part(report, *args)
+    except Exception as error:
+        report.error(part.__name__, f"{type(error).__name__}: {str(error)[:200]}")

@@ -1,0 +1,126 @@
+"""The law of masked spans: how many, which, and what replaces them."""
+
+import collections
+
+import numpy as np
+import pytest
+
+from data_pipelines.span_masking import MaskedColumns, MaskingLaw, masked_positions
+from tipr_jax.text.wordpiece import SPECIAL, WordPieceTokenizer
+
+WORDS = [f"w{chr(97 + i)}" for i in range(20)]
+TOKENIZER = WordPieceTokenizer([*SPECIAL, *WORDS, "##s"])
+LAW = MaskingLaw()
+
+
+def near(count, n, p):
+    return abs(count - n * p) < 5 * np.sqrt(n * p * (1 - p))
+
+
+def positions(length, continues=None, n=1, law=LAW):
+    continues = np.zeros(length, bool) if continues is None else continues
+    rng = np.random.default_rng(0)
+    return [masked_positions(length, continues, law, rng) for _ in range(n)]
+
+
+@pytest.mark.parametrize(
+    ("length", "count"), [(2, 1), (3, 1), (6, 2), (10, 2), (14, 4), (29, 7), (30, 8), (50, 8)]
+)
+def test_number_of_masks(length, count):
+    """round(length / 4), half to even, from 1 to 8."""
+    for drawn in positions(length, n=50):
+        assert len(set(drawn)) == len(drawn) == count
+        assert drawn.min() >= 1 and drawn.max() < length
+
+
+def test_an_empty_text_has_no_masks():
+    assert not len(positions(1)[0])
+
+
+def test_every_token_is_hidden_about_equally_often():
+    drawn = np.concatenate(positions(40, law=MaskingLaw(span_probability=0), n=2000))
+    counts = np.bincount(drawn, minlength=40)
+    assert counts[0] == 0 and all(near(c, 2000, 8 / 39) for c in counts[1:])
+
+
+@pytest.mark.parametrize(("probability", "sizes"), [(0.0, {1: 1.0}), (1.0, {2: 0.5, 3: 0.5})])
+def test_spans(probability, sizes):
+    """With room for one start, the hidden run is that start's span."""
+    law = MaskingLaw(share=3 / 400, max_masks=3, span_probability=probability)
+    runs = collections.Counter()
+    for drawn in positions(400, n=1500, law=law):
+        first = drawn[: 3 if probability else 1]  # in order of drawing
+        runs[1 + sum(first[i] == first[0] + i for i in range(1, len(first)))] += 1
+    if not probability:
+        assert set(runs) == {1}
+    else:
+        # A span of 3 is a run of 3; one of 2 is followed by another start. Few spans leave again.
+        assert near(runs[3], 1500, 0.5)
+
+
+def test_spans_stop_at_the_end():
+    law = MaskingLaw(share=0.5, span_probability=1.0)
+    for drawn in positions(4, n=300, law=law):
+        assert set(drawn) <= {1, 2, 3} and len(drawn) == 2
+
+
+def test_whole_words_are_hidden():
+    """Token 2 goes on with 1, and 5 and 6 with 4: with room, words are hidden as a whole."""
+    continues = np.array([0, 0, 1, 0, 0, 1, 1, 0], bool)
+    law = MaskingLaw(share=3 / 8, span_probability=0)
+    seen = collections.Counter(tuple(sorted(d)) for d in positions(8, continues, 2000, law))
+    whole = {frozenset(w) for w in ((1, 2), (3,), (4, 5, 6), (7,))}
+    for drawn in seen:
+        parts = [w & set(drawn) for w in whole]
+        broken = [w for w, part in zip(whole, parts, strict=True) if part and part != w]
+        assert len(drawn) == 3
+        # Only trimming breaks words; what was drawn before trimming had more than 3 tokens.
+        if broken:
+            assert len(set().union(*(w for w in whole if w & set(drawn)))) > 3
+    assert (4, 5, 6) in seen and (1, 2, 3) in seen
+
+
+def columns(captions, rows, length=16, epoch=0, seed=0, law=None):
+    return MaskedColumns(captions, TOKENIZER, length, seed, law)(np.array(rows), epoch)
+
+
+def test_columns_of_a_batch():
+    captions = [" ".join(WORDS), "was", "wa wb wc"]
+    rows = [2, -1, 0, 1]
+    batch = columns(captions, rows, epoch=1)
+    assert {k: (v.dtype, v.shape) for k, v in batch.items()} == {
+        "mlm_ids": (np.int32, (4, 16)),
+        "mlm_positions": (np.int32, (4, 8)),
+        "mlm_labels": (np.int32, (4, 8)),
+    }
+    clean = TOKENIZER([captions[row] for row in rows if row >= 0], 16)
+    for place, text in zip((0, 2, 3), clean, strict=True):
+        labels, at = batch["mlm_labels"][place], batch["mlm_positions"][place]
+        used = labels != -100
+        assert used.sum() == max(1, round(np.count_nonzero(text) / 4))
+        assert np.all(at[used] > 0) and np.all(at[~used] == 0)
+        np.testing.assert_array_equal(labels[used], text[at[used]])
+        changed = batch["mlm_ids"][place] != text
+        assert set(np.flatnonzero(changed)) <= set(at[used])
+    assert not batch["mlm_ids"][1].any() and not batch["mlm_positions"][1].any()
+    assert np.all(batch["mlm_labels"][1] == -100)
+    for i, row in enumerate(rows):  # alone as in a batch
+        one = columns(captions, [row], epoch=1)
+        assert all(np.array_equal(one[k][0], batch[k][i]) for k in batch)
+    assert any(not np.array_equal(columns(captions, rows, epoch=2)[k], batch[k]) for k in batch)
+    assert any(not np.array_equal(columns(captions, rows, 16, 1, 9)[k], batch[k]) for k in batch)
+
+
+def test_what_replaces_hidden_tokens():
+    """80 % mask, 10 % any token of the vocabulary, 10 % unchanged."""
+    batch = columns([" ".join(WORDS)] * 3000, range(3000), length=21)
+    at, labels = batch["mlm_positions"], batch["mlm_labels"]
+    used = labels != -100
+    new = np.take_along_axis(batch["mlm_ids"], at, axis=1)[used]
+    n, same = used.sum(), labels[used] == new
+    assert near((new == TOKENIZER.mask_id).sum(), n, 0.8 + 0.1 / TOKENIZER.vocab_size)
+    assert near(same.sum(), n, 0.1 + 0.1 / TOKENIZER.vocab_size)
+    random = new[~same & (new != TOKENIZER.mask_id)]
+    counts = np.bincount(random, minlength=TOKENIZER.vocab_size)
+    others = np.delete(counts, TOKENIZER.mask_id)
+    assert others.min() > 0 and near(counts[0], n, 0.1 / TOKENIZER.vocab_size)

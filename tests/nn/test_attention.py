@@ -1,0 +1,107 @@
+"""The attention kernel is a choice that changes no result, and fails early where it cannot run."""
+
+import re
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from jax._src.cudnn import fused_attention_stablehlo as cudnn
+
+from configs import irra as irra_config
+from tipr_jax import experiment, precision, trainer
+from tipr_jax.nn.attention import attend, attend_padded
+from tipr_jax.precision import policy
+
+
+def plain(q, k, v, mask):
+    logits = np.einsum("blhk,bmhk->bhlm", q, k) / np.sqrt(q.shape[-1])
+    logits = np.where(mask, logits, -np.inf)
+    weights = np.exp(logits - logits.max(-1, keepdims=True))
+    return np.einsum("bhlm,bmhk->blhk", weights / weights.sum(-1, keepdims=True), v)
+
+
+@pytest.mark.parametrize("implementation", ["xla", "cudnn"])
+def test_masked_keys_are_not_read_by_any_implementation(implementation):
+    """Masked attention takes the XLA path even where cuDNN is asked for: no additive bias."""
+    rng = np.random.default_rng(0)
+    q, k, v = rng.normal(size=(3, 2, 13, 2, 8)).astype(np.float32)
+    mask = rng.random((2, 13)) < 0.6
+    mask[:, 0] = True
+    got = attend(q, k, v, implementation, key_mask=jnp.asarray(mask))
+    np.testing.assert_allclose(got, plain(q, k, v, mask[:, None, None]), rtol=2e-5, atol=2e-6)
+
+
+def test_causal_attention_at_an_odd_length():
+    rng = np.random.default_rng(1)
+    q, k, v = rng.normal(size=(3, 2, 13, 2, 8)).astype(np.float32)
+    got = attend(q, k, v, "xla", causal=True)
+    np.testing.assert_allclose(got, plain(q, k, v, np.tri(13, dtype=bool)), rtol=2e-5, atol=2e-6)
+
+
+@pytest.mark.parametrize("queries, keys, causal", [(13, 13, True), (13, 8, False), (8, 13, False)])
+def test_padding_to_even_lengths_changes_nothing(queries, keys, causal):
+    """The path of cuDNN, by another kernel: results and gradients."""
+    rng = np.random.default_rng(2)
+    q = rng.normal(size=(2, queries, 2, 8)).astype(np.float32)
+    k, v = rng.normal(size=(2, 2, keys, 2, 8)).astype(np.float32)
+
+    def value_and_gradient(attention):
+        def weighted(*qkv):
+            y = attention(*qkv, "xla", causal=causal)
+            return jnp.sum(y * jnp.cos(jnp.arange(y.size).reshape(y.shape))), y
+
+        return jax.grad(weighted, (0, 1, 2), has_aux=True)(q, k, v)
+
+    jax.tree.map(
+        lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-6),
+        value_and_gradient(attend_padded),
+        value_and_gradient(attend),
+    )
+
+
+def test_cudnn_without_a_gpu_is_one_line():
+    with pytest.raises(
+        ValueError, match="attention is 'cudnn', which needs an NVIDIA GPU"
+    ) as error:
+        policy("bfloat16", attention="cudnn")
+    assert "\n" not in str(error.value)
+
+
+def test_auto_follows_device_and_precision(monkeypatch):
+    assert policy("bfloat16").attention == "xla"
+    monkeypatch.setattr(precision, "on_nvidia_gpu", lambda: True)
+    assert policy("bfloat16").attention == "cudnn"
+    assert policy("float32").attention == "xla"
+    with pytest.raises(ValueError, match="needs an NVIDIA GPU and precision bfloat16"):
+        policy("float32", attention="cudnn")
+
+
+@pytest.mark.parametrize("remat", ["none", "dots"])
+def test_the_training_step_lowers_for_cuda(monkeypatch, remat):
+    """Traced for an NVIDIA GPU, without one: 193 and 77 tokens, forward and backward."""
+    monkeypatch.setattr(precision, "on_nvidia_gpu", lambda: True)
+    monkeypatch.setattr(cudnn, "check_cudnn_version", lambda: 91000)
+    config = irra_config.get_config("cuhk_pedes")
+    config.precision, config.remat = "bfloat16", remat
+    config.data.batch_size = config.eval.batch_size = 8
+    config.model.vision_depth = config.model.text_depth = config.model.fusion_depth = 2
+    config.model.vocab_size, config.model.vision_width, config.model.text_width = 512, 128, 128
+    config.model.embed_dim = 128
+    exp = experiment.build(config, devices=jax.devices()[:1])
+    assert exp.model_config.text_length == 77 and exp.abstract_params["image_encoder"][
+        "pos_embed"
+    ].shape == (193, 128)
+    optimizer, _ = experiment.make_optimizer(exp, steps_per_epoch=10)
+    abstract = experiment.abstract_state(exp, optimizer)
+    step = trainer.jit_train_step(exp, optimizer, abstract)
+    lowered = step.trace(abstract, experiment.abstract_batch(exp)).lower(
+        lowering_platforms=("cuda",)
+    )
+    text = lowered.as_text()
+    # Image tower, text tower, cross-attention, fusion blocks.
+    assert text.count("__cudnn$fmhaSoftmaxBackward") >= 4
+    assert "ScaleBias" not in text
+    assert "PADDING_CAUSAL" in text and re.search(
+        r'"mask_type": "PADDING"', text.replace("\\22", '"')
+    )

@@ -1,0 +1,64 @@
+"""Bi-IRRA's variants describe models that can be built, with the released optimiser rules."""
+
+import json
+from pathlib import Path
+
+import jax
+import numpy as np
+import pytest
+
+from configs import bi_irra as configs
+from tipr_jax import experiment, optim
+from tipr_jax.pretrained import bi_irra
+from tipr_jax.pretrained.key_table import flatten, unflatten
+
+GOLDEN = Path(__file__).parent / "golden" / "bi_irra"
+
+
+@pytest.mark.parametrize("variant", configs.VARIANTS)
+def test_variant_builds(variant):
+    config = configs.get_config(variant)
+    exp = experiment.build(config)
+    jax.eval_shape(exp.init, exp.keys[0])
+    experiment.make_optimizer(exp, steps_per_epoch=10)
+    assert config.data.batch_size % exp.model_config.itm_group_size == 0
+    if config.warm_start:
+        config.model.update(config.warm_start.model)
+        experiment.build(config)
+
+
+def test_every_model_field_is_in_the_config():
+    """Or comes from the data: so that --config.model.x finds every switch."""
+    from_data = {"image_size", "text_length", "num_persons", "languages"}
+    known = {f.name for f in configs_fields()}
+    assert set(configs.get_config().model) == known - from_data
+
+
+def configs_fields():
+    import dataclasses
+
+    from tipr_jax.models.bi_irra import Config
+
+    return dataclasses.fields(Config)
+
+
+def test_defaults_of_config_and_model_agree():
+    from tipr_jax.models.bi_irra import Config
+
+    model = configs.get_config().model
+    assert {k: getattr(Config(), k) for k in model} == dict(model)
+
+
+def test_decay_of_every_tensor_is_the_released_one():
+    golden = json.loads((GOLDEN / "trajectory.json").read_text())["weight_decay"]
+    params = bi_irra.from_torch(dict(np.load(GOLDEN / "weights.npz")))
+    decay = optim.parameter_groups(params, tuple(configs.get_config().optimizer.groups)).decay
+    spread = {k: np.full(np.shape(flatten(params)[k]), d) for k, d in flatten(decay).items()}
+    for key, value in bi_irra.to_torch(unflatten(spread)).items():
+        if not key.startswith("classifier."):
+            assert np.all(value == (golden[key] > 0)), key
+
+
+def test_unknown_variant():
+    with pytest.raises(ValueError, match="x2vlm"):
+        configs.get_config("x2vl")

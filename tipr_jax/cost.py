@@ -1,0 +1,200 @@
+"""What a training step costs before it runs: FLOPs, and memory per device.
+
+Both are read off the traced computation (shapes only, nothing is allocated or compiled), so they
+hold for every method, size and mesh.
+
+Model FLOPs of a training step = 3 x (2 x multiply-adds of every matrix product and convolution in
+the forward pass): the backward pass costs two products for each one. That is the convention behind
+utilisation figures. Elementwise work, the optimiser and what `remat` computes again do not count,
+causal attention counts in full, and of a `cond` the cheapest branch counts.
+"""
+
+import math
+import os
+from collections.abc import Callable, Iterable
+from typing import Any, NamedTuple
+
+import jax
+from flax import nnx
+
+from tipr_jax import sharding
+from tipr_jax.experiment import Experiment, abstract_batch
+from tipr_jax.precision import policy
+from tipr_jax.train_state import TrainState, define_model
+from tipr_jax.train_step import total_loss
+
+GB = 1e9
+
+
+def flops(function: Callable, *args: Any) -> int:
+    """Of one call: 2 x multiply-adds of its products. `args` may be ShapeDtypeStructs.
+
+    The body of a `while_loop` counts once, since nobody knows how often it runs.
+    """
+    return _jaxpr_flops(jax.make_jaxpr(function)(*args).jaxpr)
+
+
+def _jaxpr_flops(jaxpr: Any) -> int:
+    return sum(map(_equation_flops, jaxpr.eqns))
+
+
+def _equation_flops(equation: Any) -> int:
+    name, params = equation.primitive.name, equation.params
+    if name == "dot_general":
+        lhs, out = equation.invars[0].aval, equation.outvars[0].aval
+        (contracted, _), _ = params["dimension_numbers"]
+        return 2 * out.size * math.prod(lhs.shape[i] for i in contracted)
+    if name == "conv_general_dilated":
+        kernel, out = equation.invars[1].aval, equation.outvars[0].aval
+        return 2 * out.size * kernel.size // kernel.shape[params["dimension_numbers"].rhs_spec[0]]
+    if name == "cond":
+        return min(map(_jaxpr_flops, _nested(params)))
+    return params.get("length", 1) * sum(map(_jaxpr_flops, _nested(params)))
+
+
+def _nested(params: dict) -> Iterable[Any]:
+    """The jaxprs that an equation calls."""
+    for value in params.values():
+        for item in value if isinstance(value, tuple | list) else (value,):
+            item = getattr(item, "jaxpr", item)  # of a ClosedJaxpr
+            if hasattr(item, "eqns"):
+                yield item
+
+
+def train_step_flops(exp: Experiment, batch: dict[str, jax.ShapeDtypeStruct]) -> int:
+    """Model FLOPs of one step on the global `batch`, whatever attention kernel computes them."""
+    loss, params, inputs = _traceable(exp, batch, remat="none")
+    return 3 * flops(loss, params, inputs)
+
+
+def encode_flops(exp: Experiment, method: str, batch: jax.ShapeDtypeStruct) -> int:
+    """Model FLOPs of `encode_image` or `encode_text` on `batch`."""
+    graphdef, _, init = _model(exp, remat="none")
+    params = jax.eval_shape(init, exp.keys[0])
+    return flops(lambda p, x: getattr(nnx.merge(graphdef, p), method)(x), params, batch)
+
+
+def largest_array(function: Callable, *args: Any) -> int:
+    """Bytes of the largest array that `function` computes."""
+    return _largest(jax.make_jaxpr(function)(*args).jaxpr)
+
+
+def _largest(jaxpr: Any) -> int:
+    sizes = [0]
+    for equation in jaxpr.eqns:
+        sizes += map(_largest, _nested(equation.params))
+        if equation.primitive.name != "scan":  # what it stacks is kept, not worked on
+            sizes += [_size(v.aval) for v in equation.outvars if v.aval.shape]
+    return max(sizes)
+
+
+class Memory(NamedTuple):
+    """Bytes on one device during a training step."""
+
+    parameters: int
+    optimiser: int
+    gradients: int
+    activations: int  # what the forward pass keeps for the backward pass
+    working: int  # twice the largest array of the forward pass: it and its gradient
+    batch: int
+
+    @property
+    def total(self) -> int:
+        return sum(self)
+
+
+def memory_estimate(
+    exp: Experiment, abstract: TrainState, batch: dict[str, jax.ShapeDtypeStruct]
+) -> Memory:
+    """Of one device, from `experiment.abstract_state` and the shapes of the global batch.
+
+    Activations are those of XLA's attention; with tensor parallelism they are an upper bound. Of a
+    `cond` the largest branch counts, which XLA keeps room for.
+    """
+    pieces = sharding.batch_shards(exp.mesh, exp.rules)
+    parameters = _bytes_per_device(abstract.params)
+    rows = _cut(batch, pieces * exp.config.micro_batches)
+    loss, params, inputs = _traceable(exp, rows, remat=exp.config.remat)
+    return Memory(
+        parameters=parameters,
+        optimiser=_bytes_per_device(abstract.opt_state),
+        gradients=parameters,
+        activations=residual_bytes(loss, params, inputs),
+        working=2 * largest_array(loss, params, inputs),
+        batch=sum(map(_size, jax.tree.leaves(_cut(batch, pieces)))),
+    )
+
+
+def residual_bytes(loss: Callable, params: Any, inputs: Any) -> int:
+    """What reverse-mode differentiation of loss(params, inputs) keeps, beside its arguments."""
+
+    def kept(params: Any, inputs: Any) -> list:
+        return jax.tree.leaves(jax.vjp(lambda p: loss(p, inputs), params)[1])
+
+    jaxpr = jax.make_jaxpr(kept)(params, inputs).jaxpr
+    arguments = set(map(id, jaxpr.invars))
+    kept_once = {id(v): v.aval for v in jaxpr.outvars if id(v) not in arguments}
+    return sum(map(_size, kept_once.values()))
+
+
+def describe(exp: Experiment, abstract: TrainState) -> str:
+    """One line about the run's memory, for before the first compilation."""
+    return describe_memory(memory_estimate(exp, abstract, abstract_batch(exp)), device_capacity())
+
+
+def describe_memory(memory: Memory, capacity: int) -> str:
+    """One line: the estimate, its parts, and what to change if the device has less."""
+    total, *parts = (f"{x / GB:.3g}" for x in (memory.total, *memory))
+    named = ", ".join(f"{k} {v}" for k, v in zip(memory._fields, parts, strict=True))
+    line = f"memory estimate {total} of {capacity / GB:.3g} GB per device: {named}"
+    if memory.total > capacity:
+        line += (
+            "; it will not fit: use a smaller --config.data.batch_size, --config.micro_batches, "
+            "--config.remat=full or, on several devices, --config.mesh.rules=fully_sharded"
+        )
+    return line
+
+
+def device_capacity() -> int:
+    """Bytes that one device may use; on CPU its share of the host's memory."""
+    stats = jax.local_devices()[0].memory_stats() or {}
+    if "bytes_limit" in stats:
+        return stats["bytes_limit"]
+    host = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    return host // jax.local_device_count()
+
+
+def _model(exp: Experiment, remat: str) -> tuple:
+    """The experiment's model with XLA's attention, whose products a trace can see."""
+    how = policy(exp.config.precision, remat=remat, attention="xla")
+    return define_model(exp.method, exp.model_config, how)
+
+
+def _traceable(exp: Experiment, batch: dict, remat: str) -> tuple[Callable, Any, Any]:
+    """(loss(params, inputs), abstract params, abstract inputs)."""
+    graphdef, _, init = _model(exp, remat)
+    inputs = jax.eval_shape(
+        lambda b, key: exp.method.prepare_inputs(b, key, exp.model_config), batch, exp.keys[1]
+    )
+
+    def loss(params: Any, inputs: dict) -> jax.Array:
+        model = nnx.merge(graphdef, params)
+        return total_loss(exp.method.objective(model, inputs, exp.model_config))
+
+    return loss, jax.eval_shape(init, exp.keys[0]), inputs
+
+
+def _cut(batch: dict, pieces: int) -> dict:
+    return jax.tree.map(
+        lambda x: jax.ShapeDtypeStruct((x.shape[0] // pieces, *x.shape[1:]), x.dtype), batch
+    )
+
+
+def _bytes_per_device(tree: Any) -> int:
+    return sum(
+        math.prod(x.sharding.shard_shape(x.shape)) * x.dtype.itemsize for x in jax.tree.leaves(tree)
+    )
+
+
+def _size(x: Any) -> int:
+    return math.prod(x.shape) * x.dtype.itemsize

@@ -1,0 +1,121 @@
+"""Image-text matching with hard negatives from the batch, and contrast with soft targets.
+
+The pre-training losses of the ALBEF family (spec ivt §8; bi_irra §3.1-3.3). Features are image and
+text [B,C], row a of both is one pair; `ids` [B] says who is the same, `valid` [B] masks padding.
+"""
+
+import jax
+import jax.numpy as jnp
+
+from tipr_jax.losses.classification import cross_entropy
+from tipr_jax.losses.plain import MASKED, similarity
+
+
+def _logits(queries: jax.Array, keys: jax.Array, scale: float | jax.Array) -> jax.Array:
+    queries, keys = queries.astype(jnp.float32), keys.astype(jnp.float32)
+    return scale * similarity(queries, keys)
+
+
+def soft_itc_loss(
+    image_embed: jax.Array,
+    text_embed: jax.Array,
+    ids: jax.Array,
+    *,
+    scale: float | jax.Array,
+    valid: jax.Array,
+) -> jax.Array:
+    """Symmetric cross-entropy whose targets are shared equally by the rows of one id.
+
+    The features are used as they are: normalise them before for cosine similarities.
+    """
+    same = (ids[:, None] == ids[None, :]) & valid[None, :]
+    target = same / jnp.maximum(jnp.sum(same, axis=1, keepdims=True), 1)
+    logits = _logits(image_embed, text_embed, scale)
+    count = jnp.maximum(jnp.sum(valid), 1)
+
+    def direction(z: jax.Array) -> jax.Array:
+        log_p = jax.nn.log_softmax(jnp.where(valid[None, :], z, MASKED), axis=1)
+        # Not 0 * log_p: masked columns are huge.
+        rows = jnp.sum(jnp.where(same, target * log_p, 0.0), axis=1)
+        return -jnp.sum(jnp.where(valid, rows, 0.0)) / count
+
+    return (direction(logits) + direction(logits.T)) / 2
+
+
+def negative_weights(
+    queries: jax.Array,
+    candidates: jax.Array,
+    ids: jax.Array,
+    *,
+    scale: float | jax.Array,
+    valid: jax.Array,
+    epsilon: float = 1e-4,
+) -> jax.Array:
+    """[B,B] weights for drawing a negative candidate per query: harder ones weigh more.
+
+    softmax(scale * queries . candidates) + epsilon, and 0 where the ids agree or the candidate is
+    padding. No gradient. A row without any negative is uniform over the other valid rows.
+    """
+    queries, candidates, scale = jax.lax.stop_gradient((queries, candidates, scale))
+    z = jnp.where(valid[None, :], _logits(queries, candidates, scale), MASKED)
+    other = (ids[:, None] != ids[None, :]) & valid[None, :]
+    weights = jnp.where(other, jax.nn.softmax(z, axis=1) + epsilon, 0.0)
+    anyone = (~jnp.eye(len(ids), dtype=bool) & valid[None, :]).astype(jnp.float32)
+    return jnp.where(jnp.any(other, axis=1, keepdims=True), weights, anyone)
+
+
+def hard_negatives(
+    image_embed: jax.Array,
+    text_embed: jax.Array,
+    ids: jax.Array,
+    keys: jax.Array,
+    *,
+    scale: float | jax.Array,
+    valid: jax.Array,
+    epsilon: float = 1e-4,
+    group_size: int | None = None,
+) -> tuple[jax.Array, jax.Array]:
+    """(index of a negative image for each text, of a negative text for each image), int [B] each.
+
+    keys [B] random keys; `group_size` draws within groups of consecutive rows, as data-parallel
+    released code does (None: from the whole batch). B must be divisible by it.
+    """
+    size = group_size or len(ids)
+
+    def draw(queries, candidates, ids, keys, valid) -> jax.Array:
+        options = dict(scale=scale, valid=valid, epsilon=epsilon)
+        weights = negative_weights(queries, candidates, ids, **options)
+        return jax.vmap(jax.random.categorical)(keys, jnp.log(weights))
+
+    def group(x: jax.Array) -> jax.Array:
+        return x.reshape(-1, size, *x.shape[1:])
+
+    image, text, ids, valid = map(group, (image_embed, text_embed, ids, valid))
+    image_keys, text_keys = (
+        group(jax.vmap(jax.random.fold_in, (0, None))(keys, number)) for number in range(2)
+    )
+    first = size * jnp.arange(len(ids))[:, None]
+    negative_image = first + jax.vmap(draw)(text, image, ids, image_keys, valid)
+    negative_text = first + jax.vmap(draw)(image, text, ids, text_keys, valid)
+    return negative_image.reshape(-1), negative_text.reshape(-1)
+
+
+def take_rows(x: jax.Array, index: jax.Array, group_size: int | None = None) -> jax.Array:
+    """x[index] for an index that stays within groups of `group_size` rows (None: one group).
+
+    With groups no row leaves its device when the batch is sharded.
+    """
+    size = group_size or len(x)
+    inside = (index % size).reshape(-1, size)
+    rows = x.reshape(-1, size, *x.shape[1:])
+    return jax.vmap(lambda group, i: jnp.take(group, i, axis=0))(rows, inside).reshape(x.shape)
+
+
+def matching_loss(logits: jax.Array, valid: jax.Array) -> tuple[jax.Array, jax.Array]:
+    """Cross-entropy and accuracy of "do they match?", means over 3B.
+
+    logits [B,3,2]: of (pair, negative image, negative text) per row; column 1 means match.
+    """
+    label = jnp.broadcast_to(jnp.array([1, 0, 0]), logits.shape[:2])
+    weight = jnp.broadcast_to(valid[:, None], logits.shape[:2])
+    return cross_entropy(logits, label, weight)

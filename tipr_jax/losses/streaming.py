@@ -1,0 +1,134 @@
+"""The softmax terms of `plain` in memory linear in B: one block of keys at a time.
+
+The forward pass keeps three running sums per query; sums per key are complete within their block.
+The backward pass computes each block's logits anew from the saved log-sum-exps. With the batch
+axis sharded over N devices, each holds the logits of its own B/N queries with one block: a block
+takes every n-th row of the batch, so that all devices contribute to it equally.
+"""
+
+import functools
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from tipr_jax.losses.label import Label, log_label
+from tipr_jax.losses.plain import MASKED, similarity
+
+BLOCK = 512  # keys at a time
+
+
+@functools.partial(jax.custom_vjp, nondiff_argnums=(4, 5))
+def softmax_terms(
+    queries: jax.Array,
+    keys: jax.Array,
+    label: Label | None,
+    valid: jax.Array,
+    both: bool = True,
+    block: int = BLOCK,
+) -> tuple[jax.Array, jax.Array | None]:
+    """`plain.softmax_terms` without a B x B matrix; the gradient reaches queries and keys."""
+    return _forward(queries, keys, label, valid, both, block)[0]
+
+
+def _forward(queries, keys, label, valid, both, block):
+    count = len(valid)
+    start = jnp.full(count, MASKED), jnp.zeros(count), None if label is None else jnp.zeros(count)
+
+    def step(running, columns):
+        z, by_key, by_query = _logits(queries, label, valid, columns)
+        of_keys = _finish(*_sums(z, by_query, axis=0)) if both else None
+        return _merge(running, _sums(z, by_key, axis=1)), of_keys
+
+    running, of_keys = jax.lax.scan(step, start, _cut((keys, label, valid), block))
+    of_queries = _finish(*running)
+    out = of_queries[1], _join(of_keys[1], count) if both else None
+    return out, (queries, keys, label, valid, of_queries, of_keys)
+
+
+def _backward(both, block, saved, cotangents):
+    queries, keys, label, valid, of_queries, of_keys = saved
+    g_queries, g_keys = cotangents
+    g_queries, of_queries = jax.tree.map(lambda x: x[:, None], (g_queries, of_queries))
+
+    def step(d_queries, columns):
+        columns, g_keys, of_keys = columns
+        z, by_key, by_query = _logits(queries, label, valid, columns)
+        dz = _gradient(z, by_key, *of_queries, g_queries)
+        if both:
+            dz += _gradient(z, by_query, *of_keys, g_keys)
+        d_queries += jnp.matmul(dz, columns[0], precision="highest")
+        return d_queries, jnp.matmul(dz.T, queries, precision="highest")
+
+    xs = _cut((keys, label, valid), block), _cut(g_keys, block), of_keys
+    d_queries, d_keys = jax.lax.scan(step, jnp.zeros_like(queries), xs)
+    return d_queries, _join(d_keys, len(valid)), None, None
+
+
+softmax_terms.defvjp(_forward, _backward)
+
+
+def _logits(queries, label, valid, columns):
+    """Logits of all queries with a block of keys [B,b]; log targets by key and by query."""
+    keys, key_label, key_valid = columns
+    z = similarity(queries, keys)
+    z = jnp.where(valid[:, None] & key_valid[None, :], z, MASKED)
+    if label is None:
+        return z, None, None
+    by_key = log_label(label.ids, key_label.ids, tuple(x[None, :] for x in key_label.log))
+    by_query = log_label(label.ids, key_label.ids, tuple(x[:, None] for x in label.log))
+    return z, by_key, by_query
+
+
+def _sums(z, target, axis):
+    """Along `axis`: maximum m, sum of e^(z-m), sum of e^(z-m) (z - m - target)."""
+    top = jnp.max(z, axis, keepdims=True)
+    z = z - top
+    e = jnp.exp(z)
+    total = jnp.sum(e, axis)
+    return top.squeeze(axis), total, None if target is None else jnp.sum(e * (z - target), axis)
+
+
+def _merge(*parts):
+    """The `_sums` of two parts of a row as those of the whole."""
+    top = jnp.maximum(parts[0][0], parts[1][0])
+    total, ratio = 0.0, 0.0
+    for part_top, part_total, part_ratio in parts:
+        shift = part_top - top
+        total += jnp.exp(shift) * part_total
+        if part_ratio is not None:
+            ratio += jnp.exp(shift) * (part_ratio + shift * part_total)
+    return top, total, None if parts[0][2] is None else ratio
+
+
+def _finish(top, total, ratio):
+    """(logsumexp, the term itself) of complete sums."""
+    log_total = jnp.log(total)
+    lse = top + log_total
+    return lse, lse if ratio is None else ratio / total - log_total
+
+
+def _gradient(z, target, lse, term, g):
+    """d(sum of g * term) / dz."""
+    p = jnp.exp(z - lse)
+    return g * p if target is None else g * p * (z - lse - target - term)
+
+
+def _cut(tree: Any, block: int) -> Any:
+    """[B, ...] -> [n, b, ...], b <= block: block i holds rows i, i + n, i + 2n, ...
+
+    Zeros fill it up: rows that are not valid.
+    """
+
+    def leaf(x: jax.Array) -> jax.Array:
+        n = -(-len(x) // block)
+        b = -(-len(x) // n)
+        x = jnp.pad(x, [(0, n * b - len(x))] + [(0, 0)] * (x.ndim - 1))
+        return jnp.moveaxis(x.reshape(b, n, *x.shape[1:]), 1, 0)
+
+    return jax.tree.map(leaf, tree)
+
+
+def _join(x: jax.Array, count: int) -> jax.Array:
+    """Undoes `_cut`: [n, b, ...] -> [count, ...]."""
+    return jnp.moveaxis(x, 0, 1).reshape(-1, *x.shape[2:])[:count]

@@ -1,0 +1,203 @@
+"""BEiT v2: a pre-norm ViT with a relative position bias in every block (spec bi_irra §1.1).
+
+There is no absolute position embedding. The output drops the class token and puts the mean of the
+normalised patches in its place.
+"""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from flax import nnx
+
+from tipr_jax.nn.attention import Projection
+from tipr_jax.nn.init import BlockInit, normal, uniform_fan_in
+from tipr_jax.nn.noise import drop_path
+from tipr_jax.nn.pos_embed import patch_grid
+from tipr_jax.nn.transformer import Mlp, gelu, layer_norm, scan_layers, stack
+from tipr_jax.nn.views import interleave, separate, view_keys
+from tipr_jax.nn.vit import PatchEmbed
+from tipr_jax.precision import DtypePolicy
+from tipr_jax.sharding import EMBED, HEAD_DIM, HEADS
+
+LN_EPSILON = 1e-6
+
+
+def table_rows(grid: tuple[int, int]) -> int:
+    """Length of a relative position table: every offset, and three rows for the class token."""
+    rows, cols = grid
+    return (2 * rows - 1) * (2 * cols - 1) + 3
+
+
+def relative_position_index(grid: tuple[int, int]) -> np.ndarray:
+    """int32 [1+P,1+P]: which row of the table a (query, key) pair of tokens reads."""
+    rows, cols = grid
+    r, c = (x.reshape(-1) for x in np.mgrid[:rows, :cols])
+    down, right = r[:, None] - r[None, :] + rows - 1, c[:, None] - c[None, :] + cols - 1
+    n = table_rows(grid)
+    index = np.empty((1 + rows * cols,) * 2, np.int32)
+    index[1:, 1:] = down * (2 * cols - 1) + right
+    index[0, :], index[:, 0], index[0, 0] = n - 3, n - 2, n - 1
+    return index
+
+
+class RelativeAttention(nnx.Module):
+    """Self-attention with a learned bias per head and offset; queries and values have a bias,
+    keys none.
+
+    The additive bias [heads,S,S] is what flash kernels support least: this always runs as XLA's
+    attention.
+    """
+
+    def __init__(
+        self,
+        width: int,
+        heads: int,
+        grid: tuple[int, int],
+        init: BlockInit,
+        policy: DtypePolicy,
+        *,
+        rngs: nnx.Rngs,
+    ):
+        dim = width // heads
+        axes = (HEADS, HEAD_DIM)
+        self.qkv = nnx.Param(
+            init.qkv(rngs.params(), (width, 3, heads, dim), policy.param), axes=(EMBED, None, *axes)
+        )
+        self.q_bias = nnx.Param(jnp.zeros((heads, dim), policy.param), axes=axes)
+        self.v_bias = nnx.Param(jnp.zeros((heads, dim), policy.param), axes=axes)
+        self.position_bias = nnx.Param(
+            jnp.zeros((table_rows(grid), heads), policy.param), axes=(None, HEADS)
+        )
+        self.out = Projection(
+            (heads, dim, width), (*axes, EMBED), (width,), init.out, policy, rngs=rngs
+        )
+        self.grid = grid
+        self.dtype = policy.compute
+
+    def __call__(self, x: jax.Array) -> jax.Array:
+        """x [B,1+P,D] -> [B,1+P,D]."""
+        qkv = jnp.einsum("bld,dphk->pblhk", x.astype(self.dtype), self.qkv.astype(self.dtype))
+        q = qkv[0] + self.q_bias.astype(self.dtype)
+        v = qkv[2] + self.v_bias.astype(self.dtype)
+        bias = self.position_bias[...][relative_position_index(self.grid)]  # S S H
+        y = jax.nn.dot_product_attention(
+            q, qkv[1], v, bias=bias.transpose(2, 0, 1)[None], implementation="xla"
+        )
+        kernel, bias = self.out.kernel.astype(self.dtype), self.out.bias.astype(self.dtype)
+        return jnp.einsum("blhk,hkd->bld", y, kernel) + bias
+
+
+class BeitBlock(nnx.Module):
+    """x += drop(gamma_1 * attn(ln_1(x))); x += drop(gamma_2 * mlp(ln_2(x)))."""
+
+    def __init__(
+        self,
+        width: int,
+        heads: int,
+        grid: tuple[int, int],
+        layer_scale: float,
+        policy: DtypePolicy,
+        *,
+        rngs: nnx.Rngs,
+    ):
+        init = BlockInit.bert()
+        self.ln_1 = layer_norm(width, policy, epsilon=LN_EPSILON, rngs=rngs)
+        self.attn = RelativeAttention(width, heads, grid, init, policy, rngs=rngs)
+        self.gamma_1 = nnx.Param(jnp.full(width, layer_scale, policy.param), axes=(EMBED,))
+        self.ln_2 = layer_norm(width, policy, epsilon=LN_EPSILON, rngs=rngs)
+        self.mlp = Mlp(width, init, policy, activation=gelu, rngs=rngs)
+        self.gamma_2 = nnx.Param(jnp.full(width, layer_scale, policy.param), axes=(EMBED,))
+
+    def __call__(self, x: jax.Array, scale: jax.Array | None = None) -> jax.Array:
+        """scale [2,B] or None: DropPath factors of the two branches."""
+        attn_scale, mlp_scale = (1.0, 1.0) if scale is None else scale[..., None, None]
+        y = self.gamma_1.astype(x.dtype) * self.attn(self.ln_1(x))
+        x = x + (attn_scale * y).astype(x.dtype)
+        y = self.gamma_2.astype(x.dtype) * self.mlp(self.ln_2(x))
+        return x + (mlp_scale * y).astype(x.dtype)
+
+
+class Beit(nnx.Module):
+    """Patches through the blocks; token 0 of the result is the mean of the normalised patches.
+
+    max_drop: rate of the stochastic depth in the last block, from 0 in the first.
+    """
+
+    def __init__(
+        self,
+        image_size: tuple[int, int],
+        patch: int,
+        width: int,
+        depth: int,
+        heads: int,
+        policy: DtypePolicy,
+        *,
+        layer_scale: float = 0.1,
+        max_drop: float = 0.1,
+        mask_token: bool = True,
+        rngs: nnx.Rngs,
+    ):
+        grid = patch_grid(image_size, patch, patch)
+
+        def token() -> nnx.Param:
+            return nnx.Param(normal(0.02)(rngs.params(), (width,), policy.param), axes=(EMBED,))
+
+        self.patch_embed = PatchEmbed(
+            width, patch, patch, policy, bias_init=uniform_fan_in(3 * patch * patch), rngs=rngs
+        )
+        self.class_embed = token()
+        if mask_token:
+            self.mask_embed = token()
+        self.blocks = stack(
+            lambda r: BeitBlock(width, heads, grid, layer_scale, policy, rngs=r), depth, rngs=rngs
+        )
+        # The deeper the block, the smaller what it adds at the start.
+        shrink = jnp.sqrt(2.0 * jnp.arange(1, depth + 1))
+        for kernel in (self.blocks.attn.out.kernel, self.blocks.mlp.fc_out.kernel):
+            kernel[...] /= shrink.reshape(-1, *[1] * (kernel.ndim - 1))
+        self.ln_post = layer_norm(width, policy, epsilon=LN_EPSILON, rngs=rngs)
+        self.max_drop, self.policy = max_drop, policy
+        self.dtype = policy.compute
+
+    def __call__(self, image: jax.Array, keys: jax.Array | None = None) -> jax.Array:
+        """image float [B,H,W,3], normalised -> tokens [B,1+P,D].
+
+        keys [B]: of the stochastic depth; None evaluates.
+        """
+        return self.encode(self.patch_embed(image), keys)
+
+    def clean_and_masked(
+        self, image: jax.Array, mask: jax.Array, keys: jax.Array | None = None
+    ) -> tuple[jax.Array, jax.Array]:
+        """Tokens of the images, and of the images whose patches in `mask` bool [B,P] are hidden.
+
+        Hidden patches become the mask token after the patch embedding; none is left out. The two
+        passes are independent.
+        """
+        clean = self.patch_embed(image)
+        masked = self.hide(clean, mask)
+        tokens = self.encode(interleave([clean, masked]), view_keys(keys, 2))
+        return separate(tokens, 2)
+
+    def hide(self, patches: jax.Array, mask: jax.Array) -> jax.Array:
+        """patches [B,P,D] with the mask token in the places of `mask` bool [B,P]."""
+        return jnp.where(mask[..., None], self.mask_embed.astype(patches.dtype), patches)
+
+    def add_class_token(self, patches: jax.Array) -> jax.Array:
+        shape = patches.shape[0], 1, patches.shape[2]
+        cls = jnp.broadcast_to(self.class_embed.astype(patches.dtype), shape)
+        return jnp.concatenate([cls, patches], axis=1)
+
+    def encode(self, patches: jax.Array, keys: jax.Array | None = None) -> jax.Array:
+        """Embedded patches [B,P,D] -> tokens [B,1+P,D]."""
+        scale = drop_path(keys, self.max_drop, self.blocks.gamma_1.shape[0])
+
+        def layer(x: jax.Array, inputs: tuple) -> tuple[jax.Array, None]:
+            block, branch_scale = inputs
+            return block(x, branch_scale), None
+
+        layers = self.blocks, scale
+        x = scan_layers(layer, self.add_class_token(patches), layers, self.policy)
+        patches = self.ln_post(x[:, 1:])  # float32
+        mean = jnp.mean(patches, axis=1, keepdims=True)
+        return jnp.concatenate([mean, patches], axis=1).astype(self.dtype)

@@ -1,0 +1,254 @@
+"""BERT's parts: text embedding, post-norm layers, masked-word head (spec ivt §2.2, §8; bi_irra §1).
+
+The layers build fusion encoders (with cross-attention) and XLM-R's text tower (without).
+"""
+
+import jax
+import jax.numpy as jnp
+from flax import nnx
+
+from tipr_jax.nn.attention import Attention
+from tipr_jax.nn.init import BlockInit, normal, zeros
+from tipr_jax.nn.noise import dropout, fold_in
+from tipr_jax.nn.transformer import Mlp, dense, gelu, layer_norm, scan_layers, stack
+from tipr_jax.precision import DtypePolicy
+from tipr_jax.sharding import EMBED, VOCAB
+
+EPSILON = 1e-12  # of every LayerNorm in BERT
+_HIDDEN = -1e30
+
+
+class BertEmbedding(nnx.Module):
+    """LN(word + token type 0 + position), then dropout."""
+
+    def __init__(
+        self,
+        vocab_size: int,
+        positions: int,
+        width: int,
+        policy: DtypePolicy,
+        *,
+        token_types: int = 2,
+        epsilon: float = EPSILON,
+        # torch's default of an embedding; released checkpoints overwrite it.
+        init: nnx.Initializer = normal(1.0),  # noqa: B008
+        pad_id: int | None = None,
+        rngs: nnx.Rngs,
+    ):
+        def table(rows: int, axes: tuple) -> nnx.Param:
+            return nnx.Param(init(rngs.params(), (rows, width), policy.param), axes=axes)
+
+        self.word = table(vocab_size, (VOCAB, EMBED))
+        self.position = table(positions, (None, EMBED))
+        self.token_type = table(token_types, (None, EMBED))
+        self.ln = layer_norm(width, policy, epsilon=epsilon, rngs=rngs)
+        self.pad_id = pad_id  # its row of `word` gets no gradient here, as torch's padding_idx
+        self.dtype = policy.compute
+
+    def __call__(
+        self,
+        text_ids: jax.Array,
+        keys: jax.Array | None = None,
+        rate: float = 0.0,
+        *,
+        positions: jax.Array | None = None,
+    ) -> jax.Array:
+        """text_ids int [B,L], keys [B] for dropout, positions int [B,L] or 0, 1, ... -> [B,L,D]."""
+        x = jnp.take(self.word[...], text_ids, axis=0)
+        if self.pad_id is not None:
+            x = jnp.where((text_ids == self.pad_id)[..., None], jax.lax.stop_gradient(x), x)
+        table = self.position[...]
+        at = table[: text_ids.shape[1]] if positions is None else jnp.take(table, positions, axis=0)
+        x = x + self.token_type[0] + at
+        return dropout(self.ln(x), keys, rate).astype(self.dtype)
+
+
+class DropoutAttention(Attention):
+    """Attention whose probabilities are dropped out in training."""
+
+    def __call__(
+        self,
+        x: jax.Array,
+        context: jax.Array | None = None,
+        *,
+        key_mask: jax.Array | None = None,
+        keys: jax.Array | None = None,
+        rate: float = 0.0,
+    ) -> jax.Array:
+        """As `Attention`; keys [B]."""
+        if keys is None or rate == 0:
+            return super().__call__(x, context, key_mask=key_mask)
+        (v,) = self._project(x if context is None else context, 2, 3)
+        weight = dropout(self.weights(x, context, key_mask=key_mask), keys, rate)
+        y = jnp.einsum("bhlm,bmhk->blhk", weight.astype(self.dtype), v)
+        kernel, bias = self.out.kernel.astype(self.dtype), self.out.bias.astype(self.dtype)
+        return jnp.einsum("blhk,hkd->bld", y, kernel) + bias
+
+    def weights(
+        self, x: jax.Array, context: jax.Array | None = None, *, key_mask: jax.Array | None = None
+    ) -> jax.Array:
+        """The softmax, float32 [B,H,L,M], as nothing is dropped out."""
+        (q,) = self._project(x, 0, 1)
+        (k,) = self._project(x if context is None else context, 1, 2)
+        logits = jnp.einsum("blhk,bmhk->bhlm", q, k, preferred_element_type=jnp.float32)
+        logits = logits / q.shape[-1] ** 0.5
+        if key_mask is not None:
+            logits = jnp.where(key_mask[:, None, None, :], logits, _HIDDEN)
+        return jax.nn.softmax(logits)
+
+
+class BertLayer(nnx.Module):
+    """x = ln_1(x + self_attn(x)); ln_2(x + cross_attn(x, context)); ln_3(x + mlp(x)).
+
+    The line in the middle only with `cross`.
+    """
+
+    def __init__(
+        self,
+        width: int,
+        heads: int,
+        hidden: int,
+        policy: DtypePolicy,
+        *,
+        cross: bool = True,
+        epsilon: float = EPSILON,
+        rngs: nnx.Rngs,
+    ):
+        init = BlockInit.bert()
+        norm = lambda: layer_norm(width, policy, epsilon=epsilon, rngs=rngs)  # noqa: E731
+        self.self_attn = DropoutAttention(width, heads, init, policy, rngs=rngs)
+        self.ln_1 = norm()
+        if cross:
+            self.cross_attn = DropoutAttention(width, heads, init, policy, rngs=rngs)
+            self.ln_2 = norm()
+        self.mlp = Mlp(width, init, policy, hidden=hidden, activation=gelu, rngs=rngs)
+        self.ln_3 = norm()
+        self.cross = cross
+        self.dtype = policy.compute
+
+    def __call__(
+        self,
+        x: jax.Array,
+        context: jax.Array | None,
+        key_mask: jax.Array | None,
+        context_mask: jax.Array | None = None,
+        keys: jax.Array | None = None,
+        rate: float = 0.0,
+    ) -> jax.Array:
+        draw = lambda i: fold_in(keys, i)  # noqa: E731
+        x = self._read_itself(x, key_mask, keys, rate)
+        if self.cross:
+            y = self.cross_attn(x, context, key_mask=context_mask, keys=draw(2), rate=rate)
+            x = self.ln_2(x + dropout(y, draw(3), rate)).astype(self.dtype)
+        return self.ln_3(x + dropout(self.mlp(x), draw(4), rate)).astype(self.dtype)
+
+    def _read_itself(self, x, key_mask, keys, rate) -> jax.Array:
+        y = self.self_attn(x, key_mask=key_mask, keys=fold_in(keys, 0), rate=rate)
+        return self.ln_1(x + dropout(y, fold_in(keys, 1), rate)).astype(self.dtype)
+
+    def attention_weights(
+        self, x, context, key_mask, context_mask, keys, rate
+    ) -> tuple[jax.Array, jax.Array]:
+        """Softmax of the self- and the cross-attention, [B,H,L,L] and [B,H,L,M]; none dropped."""
+        y = self._read_itself(x, key_mask, keys, rate)
+        return (
+            self.self_attn.weights(x, key_mask=key_mask),
+            self.cross_attn.weights(y, context, key_mask=context_mask),
+        )
+
+
+class BertStack(nnx.Module):
+    """`depth` layers; with cross-attention every layer reads itself, then the same context."""
+
+    def __init__(
+        self,
+        width: int,
+        depth: int,
+        heads: int,
+        hidden: int,
+        policy: DtypePolicy,
+        *,
+        cross: bool = True,
+        epsilon: float = EPSILON,
+        rngs: nnx.Rngs,
+    ):
+        def make(rngs: nnx.Rngs) -> BertLayer:
+            return BertLayer(width, heads, hidden, policy, cross=cross, epsilon=epsilon, rngs=rngs)
+
+        self.blocks = stack(make, depth, rngs=rngs)
+        self.depth, self.dtype, self.policy = depth, policy.compute, policy
+
+    def __call__(
+        self,
+        x: jax.Array,
+        context: jax.Array | None = None,
+        key_mask: jax.Array | None = None,
+        *,
+        context_mask: jax.Array | None = None,
+        keys: jax.Array | None = None,
+        rate: float = 0.0,
+    ) -> jax.Array:
+        """x [B,L,D] with key_mask bool [B,L], context [B,M,D] with its own mask -> [B,L,D].
+
+        Fusion reads either way: x text and context image, or the reverse.
+        """
+        layers = self.blocks, jnp.arange(self.depth)
+        return self._run(layers, x, context, key_mask, context_mask, keys, rate)
+
+    def last_attention_weights(
+        self,
+        x: jax.Array,
+        context: jax.Array,
+        key_mask: jax.Array | None,
+        context_mask: jax.Array | None,
+        keys: jax.Array | None = None,
+        rate: float = 0.0,
+    ) -> tuple[jax.Array, jax.Array]:
+        """`BertLayer.attention_weights` of the last layer."""
+        lower = jax.tree.map(lambda p: p[:-1], self.blocks), jnp.arange(self.depth - 1)
+        last = jax.tree.map(lambda p: p[-1], self.blocks)
+        x = self._run(lower, x, context, key_mask, context_mask, keys, rate)
+        keys = fold_in(keys, self.depth - 1)
+        return last.attention_weights(x, context, key_mask, context_mask, keys, rate)
+
+    def _run(self, layers, x, context, key_mask, context_mask, keys, rate) -> jax.Array:
+        context = None if context is None else context.astype(self.dtype)
+        keys = keys if rate else None  # nothing to draw: no code for it
+
+        def layer(x: jax.Array, block: tuple[BertLayer, jax.Array]) -> tuple[jax.Array, None]:
+            module, number = block
+            noise = fold_in(keys, number)
+            return module(x, context, key_mask, context_mask, noise, rate), None
+
+        return scan_layers(layer, x.astype(self.dtype), layers, self.policy)
+
+
+class BertMlmHead(nnx.Module):
+    """LN(GELU(dense(x))) times the word table, plus a bias: tokens [...,D] -> logits [...,V].
+
+    The table is this head's own, or with `tied` the one that the call brings.
+    """
+
+    def __init__(
+        self,
+        width: int,
+        vocab_size: int,
+        policy: DtypePolicy,
+        *,
+        epsilon: float = EPSILON,
+        tied: bool = False,
+        rngs: nnx.Rngs,
+    ):
+        self.dense = dense(width, width, (EMBED, None), normal(0.02), zeros, policy, rngs=rngs)
+        self.ln = layer_norm(width, policy, epsilon=epsilon, rngs=rngs)
+        if not tied:
+            word = normal(0.02)(rngs.params(), (vocab_size, width), policy.param)
+            self.word = nnx.Param(word, axes=(VOCAB, EMBED))
+        self.bias = nnx.Param(jnp.zeros(vocab_size, policy.param), axes=(VOCAB,))
+        self.dtype = policy.compute
+
+    def __call__(self, x: jax.Array, word: jax.Array | None = None) -> jax.Array:
+        """word [V,D]: the table of a tied head."""
+        word = self.word if word is None else word
+        x = self.ln(gelu(self.dense(x))).astype(self.dtype)
+        return x @ word.astype(self.dtype).T + self.bias.astype(self.dtype)

@@ -1,0 +1,64 @@
+"""timm's ViT (`jx_vit_base_p16_224`): the visual and the shared half of IVT (spec ivt §2.7.2)."""
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+
+from tipr_jax.pretrained import key_table
+from tipr_jax.pretrained.key_table import (
+    CONV,
+    HEAD_DIM,
+    IDENTITY,
+    LEADING_ONE,
+    LEADING_ONES,
+    Row,
+    attention_layout,
+    layer_norm,
+    linear,
+)
+
+IGNORED = ("head", "dist")  # parts of names: the classifier, and DeiT's distillation
+
+
+def table(head_dim: int = HEAD_DIM) -> list[Row]:
+    """Letters: W width, N 1 + patches, p patch."""
+    layout = attention_layout(head_dim)
+    block, blocks = "blocks.{i}", "encoder/blocks"
+    return [
+        Row("cls_token", "encoder/class_embed", LEADING_ONES, "1 1 W"),
+        Row("pos_embed", "encoder/pos_embed", LEADING_ONE, "1 N W"),
+        Row("patch_embed.proj.weight", "encoder/patch_embed/kernel", CONV, "W 3 p p"),
+        Row("patch_embed.proj.bias", "encoder/patch_embed/bias", IDENTITY, "W"),
+        *layer_norm(f"{block}.norm1", f"{blocks}/ln_1", "W"),
+        Row(f"{block}.attn.qkv.weight", f"{blocks}/attn/qkv/kernel", layout.qkv, "3W W"),
+        Row(f"{block}.attn.qkv.bias", f"{blocks}/attn/qkv/bias", layout.qkv_bias, "3W"),
+        Row(f"{block}.attn.proj.weight", f"{blocks}/attn/out/kernel", layout.out, "W W"),
+        Row(f"{block}.attn.proj.bias", f"{blocks}/attn/out/bias", IDENTITY, "W"),
+        *layer_norm(f"{block}.norm2", f"{blocks}/ln_2", "W"),
+        *linear(f"{block}.mlp.fc1", "encoder/mlp_image/fc_in", "4W", "W"),
+        *linear(f"{block}.mlp.fc2", "encoder/mlp_image/fc_out", "W", "4W"),
+        *layer_norm("norm", "encoder/ln_final", "W"),
+    ]
+
+
+def from_torch(state_dict: Mapping[str, np.ndarray], head_dim: int = HEAD_DIM) -> dict[str, Any]:
+    """timm state dict -> {"encoder": ...} without the text parts and `type_embed`, float32.
+
+    The positional embedding keeps the checkpoint's square grid.
+
+    Raises:
+      ValueError: unknown or missing tensors, shapes that disagree.
+    """
+    return key_table.to_params(_used(state_dict), table(head_dim))
+
+
+def infer_config(state_dict: Mapping[str, np.ndarray], head_dim: int = HEAD_DIM) -> dict[str, int]:
+    """The sizes of `models.ivt.Config` that the file decides. Errors as `from_torch`."""
+    sizes = key_table.read_sizes(_used(state_dict), table(head_dim))
+    width, depth = sizes["W"], sizes["encoder"]
+    return {"width": width, "depth": depth, "heads": width // head_dim, "patch": sizes["p"]}
+
+
+def _used(state_dict: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+    return {k: v for k, v in state_dict.items() if not any(part in k for part in IGNORED)}
