@@ -10,8 +10,8 @@ def get_config() -> ConfigDict:
     config.seed = 1
     config.precision = "auto"  # auto | float32 | bfloat16: matrix products; parameters are float32
     # What the backward pass computes again instead of keeping it: none (fastest while it fits) |
-    # dots (all but the products with parameters: a third of the memory, about 5 % more work) |
-    # full (all of a layer but its input: the least memory, a third more work).
+    # dots (attention and all that is not a product with parameters: a third of the memory, few more
+    # FLOPs) | full (all of a layer but its input: the least memory, a third more FLOPs).
     config.remat = "none"
     # auto | xla | cudnn: flash attention; auto takes it on NVIDIA GPUs in bfloat16.
     config.attention = "auto"

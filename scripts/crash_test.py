@@ -55,6 +55,10 @@ def steps_done(workdir: Path) -> int:
     return max((row["step"] for row in rows(workdir)), default=0)
 
 
+def trained_since(workdir: Path, began: float) -> bool:
+    return any(row["time"] > began and "loss" in row for row in rows(workdir))
+
+
 def activity(workdir: Path, began: float, epochs: int) -> str:
     """What the run in `workdir`, started at time `began`, is in the middle of."""
     if any("tmp" in path.name for path in (workdir / "checkpoints").glob("*")):
@@ -68,15 +72,15 @@ def activity(workdir: Path, began: float, epochs: int) -> str:
     return "end" if last["step"] == epochs * STEPS_PER_EPOCH else "step"
 
 
-def kill_at(process: subprocess.Popen, workdir: Path, step: int, kind: str, epochs: int) -> str:
-    """Kills the process in the first activity of this kind from `step` on; what it was doing."""
-    began = time.time()
-    while process.poll() is None:
-        now = activity(workdir, began, epochs)
-        if now in (kind, "end") and steps_done(workdir) >= step:
-            time.sleep(random.uniform(0, 0.03))
-            break
-        time.sleep(0.002)
+def kill_at_random(process: subprocess.Popen, workdir: Path, epochs: int) -> str:
+    """Kills the process up to a second after its first step; returns what it was doing."""
+    began, deadline = time.time(), None
+    while deadline is None or time.time() < deadline:
+        if process.poll() is not None:
+            raise SystemExit("error: the run ended by itself; give it more epochs than kills")
+        if deadline is None and trained_since(workdir, began):
+            deadline = time.time() + random.uniform(0, 1)
+        time.sleep(0.005)
     process.send_signal(signal.SIGKILL)
     process.wait()
     return activity(workdir, began, epochs)
@@ -108,16 +112,13 @@ def same(a: Path, b: Path) -> bool:
 
 
 def crash(root: Path, workdir: Path, kills: int, epochs: int) -> dict[str, int]:
-    """Kills `kills` times, at targets spread over the whole run; how often in which activity."""
+    """Kills `kills` times; returns how often in which activity."""
     total, counts = epochs * STEPS_PER_EPOCH, {}
-    targets = sorted(random.randrange(0, total - STEPS_PER_EPOCH) for _ in range(kills))
-    for number, target in enumerate(targets):
-        process = start(root, workdir, epochs)
-        kind = KINDS[number % len(KINDS)]
-        doing = kill_at(process, workdir, target, kind, epochs)
+    for number in range(1, kills + 1):
+        doing = kill_at_random(start(root, workdir, epochs), workdir, epochs)
         counts[doing] = counts.get(doing, 0) + 1
         done = steps_done(workdir)
-        print(f"kill {number + 1:2}: after step {done:3} of {total}, in: {doing}", flush=True)
+        print(f"kill {number:2}: after step {done:4} of {total}, in: {doing}", flush=True)
     return counts
 
 
@@ -127,7 +128,7 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=0, help="of the moments")
     args = parser.parse_args()
     random.seed(args.seed)
-    epochs = max(3, args.kills)
+    epochs = 12 * args.kills
     with tempfile.TemporaryDirectory() as directory:
         root, whole, killed = (Path(directory) / name for name in ("data", "whole", "killed"))
         run_to_end(root, whole, epochs)

@@ -3,4 +3,5 @@
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 scripts/install.sh data test convert
-exec .venv/bin/python -m pytest "${@:-tests}"
+# Two processes, a file of tests at a time: compilation, most of the work, uses one core each.
+exec .venv/bin/python -m pytest -n 2 --dist=loadfile "${@:-tests}"

@@ -69,7 +69,8 @@ def test_mesh_changes_nothing(one_device, rules, shape):
     config.mesh.rules = rules
     metrics, params = two_steps(config)
     for name, value in one_device[0].items():
-        np.testing.assert_allclose(metrics[name], value, rtol=1e-5, atol=1e-6, err_msg=name)
+        rtol = 1e-4 if name == "grad_norm" else 1e-5  # gradients sum in another order
+        np.testing.assert_allclose(metrics[name], value, rtol=rtol, atol=1e-6, err_msg=name)
     for (path, a), b in zip(
         jax.tree.leaves_with_path(params), jax.tree.leaves(one_device[1]), strict=True
     ):

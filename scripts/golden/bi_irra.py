@@ -3,14 +3,14 @@
 from collections.abc import Callable
 from typing import Any
 
-from golden import bi_irra_model, bi_irra_parts
+from golden import bi_irra_model, bi_irra_parts, bi_irra_training
 from golden.report import Report
 
 MODEL_PARTS = (
     bi_irra_model.check_forward,
     bi_irra_model.check_losses,
-    bi_irra_model.check_gradients,
-    bi_irra_model.check_trajectory,
+    bi_irra_training.check_gradients,
+    bi_irra_training.check_trajectory,
 )
 PARTS = (
     bi_irra_parts.check_relative_positions,

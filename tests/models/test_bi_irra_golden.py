@@ -8,7 +8,7 @@ import pytest
 ROOT = Path(__file__).resolve().parents[2]
 sys.path.insert(0, str(ROOT / "scripts"))
 
-from golden import bi_irra_model, bi_irra_parts  # noqa: E402
+from golden import bi_irra_model, bi_irra_parts, bi_irra_training  # noqa: E402
 from golden.report import Report  # noqa: E402
 
 GOLDEN = ROOT / "tests" / "golden" / "bi_irra"
@@ -37,8 +37,8 @@ def test_weights(capsys):
     [
         (bi_irra_model.check_forward, 38),
         (bi_irra_model.check_losses, 28),
-        (bi_irra_model.check_gradients, 6),
-        (bi_irra_model.check_trajectory, 9),
+        (bi_irra_training.check_gradients, 6),
+        (bi_irra_training.check_trajectory, 9),
     ],
     ids=lambda x: getattr(x, "__name__", ""),
 )

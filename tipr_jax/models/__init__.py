@@ -66,5 +66,6 @@ MODELS = {
         bi_irra.BiIrra,
         bi_irra_objective.prepare_inputs,
         bi_irra_objective.objective,
+        tokenizer="xlm_roberta",
     ),
 }
