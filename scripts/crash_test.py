@@ -73,13 +73,13 @@ def activity(workdir: Path, began: float, epochs: int) -> str:
 
 
 def kill_at_random(process: subprocess.Popen, workdir: Path, epochs: int) -> str:
-    """Kills the process up to a second after its first step; returns what it was doing."""
+    """Kills the process up to three seconds after its first step; returns what it was doing."""
     began, deadline = time.time(), None
     while deadline is None or time.time() < deadline:
         if process.poll() is not None:
             raise SystemExit("error: the run ended by itself; give it more epochs than kills")
         if deadline is None and trained_since(workdir, began):
-            deadline = time.time() + random.uniform(0, 1)
+            deadline = time.time() + random.uniform(0, 3)
         time.sleep(0.005)
     process.send_signal(signal.SIGKILL)
     process.wait()
@@ -128,7 +128,7 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=0, help="of the moments")
     args = parser.parse_args()
     random.seed(args.seed)
-    epochs = 12 * args.kills
+    epochs = 8 * args.kills
     with tempfile.TemporaryDirectory() as directory:
         root, whole, killed = (Path(directory) / name for name in ("data", "whole", "killed"))
         run_to_end(root, whole, epochs)

@@ -21,6 +21,10 @@ def aot():
     """The script as a module; its command-line flags stay out of this process's."""
     from absl import flags
 
+    # tipr_jax.main, which another test may have imported, has a flag of this name too.
+    others = {name: flags.FLAGS[name] for name in ("config",) if name in flags.FLAGS}
+    for name in others:
+        delattr(flags.FLAGS, name)
     known = set(flags.FLAGS)
     spec = importlib.util.spec_from_file_location("aot_compile", SCRIPT)
     module = importlib.util.module_from_spec(spec)
@@ -30,6 +34,8 @@ def aot():
     yield module
     for name in set(flags.FLAGS) - known:
         delattr(flags.FLAGS, name)
+    for name, flag in others.items():
+        flags.FLAGS[name] = flag
 
 
 def test_collectives_of_a_sharded_loop():
