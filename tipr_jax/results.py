@@ -47,7 +47,8 @@ def selection_score(scores: dict[str, dict[str, float]], select_by: str) -> floa
         values = [scores["t2i"][metric] for metric in select_by.split("+")]
     except KeyError as error:
         raise ValueError(
-            f"eval.select_by is {select_by!r}, expected metrics joined by +, of {list(scores['t2i'])}"
+            f"eval.select_by is {select_by!r}, expected metrics joined by +, "
+            f"of {list(scores['t2i'])}"
         ) from error
     return sum(values) / len(values)
 
