@@ -129,11 +129,7 @@ def quickstart(config: ConfigDict) -> None:
     A warm start with contrast alone comes first: matching and masked words find a foothold only in
     features that already tell people apart.
     """
-    config.data.root = "data/synth_pedes_multilingual"
-    config.data.generate.train_ids = 1000
-    config.data.generate.val_ids = 50
-    config.data.generate.test_ids = 100
-    config.data.generate.images_per_id = 4
+    common.generate(config, "data/synth_pedes_multilingual", train=1000, val=50, test=100)
     config.data.image_size = (96, 48)
     config.data.text_length = 40
     config.data.batch_size = 64
@@ -169,10 +165,7 @@ def quickstart(config: ConfigDict) -> None:
 def debug(config: ConfigDict) -> None:
     """One epoch of a tiny model on a handful of generated identities: does everything run?"""
     quickstart(config)
-    config.data.root = "data/synth_pedes_multilingual_debug"
-    config.data.generate.train_ids = 8
-    config.data.generate.val_ids = 4
-    config.data.generate.test_ids = 4
+    common.generate(config, "data/synth_pedes_multilingual_debug", train=8, val=4, test=4)
     config.data.batch_size = 16
     config.model.width = config.model.embed_dim = 64
     config.model.text_ffn = 64

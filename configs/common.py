@@ -3,6 +3,15 @@
 from ml_collections import ConfigDict
 
 
+def generate(config: ConfigDict, root: str, train: int, val: int, test: int) -> None:
+    """Data of the small variants: generated pedestrians, so many identities, 4 images each."""
+    config.data.root = root
+    config.data.generate.train_ids = train
+    config.data.generate.val_ids = val
+    config.data.generate.test_ids = test
+    config.data.generate.images_per_id = 4
+
+
 def get_config() -> ConfigDict:
     """The shared part: data, schedule, mesh, evaluation, checkpoints, logging."""
     config = ConfigDict()

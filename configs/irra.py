@@ -90,11 +90,7 @@ def quickstart(config: ConfigDict) -> None:
     temperature 0.02 finds no foothold. So a warm start comes first, plain contrastive training with
     a learned temperature, and the paper's losses continue from there.
     """
-    config.data.root = "data/synth_pedes"
-    config.data.generate.train_ids = 1500
-    config.data.generate.val_ids = 50
-    config.data.generate.test_ids = 100
-    config.data.generate.images_per_id = 4
+    common.generate(config, "data/synth_pedes", train=1500, val=50, test=100)
     config.data.image_size = (96, 32)
     config.data.text_length = 48
     config.data.batch_size = 128
@@ -126,10 +122,7 @@ def quickstart(config: ConfigDict) -> None:
 def debug(config: ConfigDict) -> None:
     """One epoch of a tiny model on a handful of generated identities: does everything run?"""
     quickstart(config)
-    config.data.root = "data/synth_pedes_debug"
-    config.data.generate.train_ids = 8
-    config.data.generate.val_ids = 4
-    config.data.generate.test_ids = 4
+    common.generate(config, "data/synth_pedes_debug", train=8, val=4, test=4)
     config.data.batch_size = 16
     config.model.vision_width = config.model.text_width = config.model.embed_dim = 64
     config.model.vision_depth = config.model.text_depth = 1

@@ -105,11 +105,7 @@ def pretrain(config: ConfigDict) -> None:
 
 def quickstart(config: ConfigDict) -> None:
     """A small IVT from random weights on generated pedestrians, sized for two CPU cores."""
-    config.data.root = "data/synth_pedes"
-    config.data.generate.train_ids = 1500
-    config.data.generate.val_ids = 50
-    config.data.generate.test_ids = 100
-    config.data.generate.images_per_id = 4
+    common.generate(config, "data/synth_pedes", train=1500, val=50, test=100)
     config.data.image_size = (96, 32)
     config.data.text_length = 48
     config.data.vocab = "train"
@@ -153,10 +149,7 @@ def pretrain_quickstart(config: ConfigDict) -> None:
 def debug(config: ConfigDict) -> None:
     """Two epochs of a tiny model on a handful of generated identities: does everything run?"""
     quickstart(config)
-    config.data.root = "data/synth_pedes_debug"
-    config.data.generate.train_ids = 8
-    config.data.generate.val_ids = 4
-    config.data.generate.test_ids = 4
+    common.generate(config, "data/synth_pedes_debug", train=8, val=4, test=4)
     config.data.batch_size = 16
     config.model.width = 64
     config.model.depth = config.model.heads = 1

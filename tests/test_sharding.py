@@ -3,7 +3,6 @@
 import jax
 import numpy as np
 import pytest
-from jax.sharding import AxisType
 from jax.sharding import PartitionSpec as P
 
 from configs import irra
@@ -28,11 +27,9 @@ def make_config():
     return config
 
 
-def two_steps(config, mesh=None):
+def two_steps(config, devices=None):
     """(metrics of the second step, parameters after it), as numpy."""
-    exp = experiment.build(config, num_persons=8)
-    if mesh is not None:
-        exp = experiment.on_mesh(exp, mesh)
+    exp = experiment.build(config, devices=devices, num_persons=8)
     optimizer, _ = experiment.make_optimizer(exp, steps_per_epoch=10)
     abstract = experiment.abstract_state(exp, optimizer)
     step = trainer.jit_train_step(exp, optimizer, abstract)
@@ -47,10 +44,7 @@ def two_steps(config, mesh=None):
 
 @pytest.fixture(scope="module")
 def one_device():
-    mesh = jax.make_mesh(
-        (1, 1), ("data", "model"), devices=jax.devices()[:1], axis_types=(AxisType.Auto,) * 2
-    )
-    return two_steps(make_config(), mesh)
+    return two_steps(make_config(), jax.devices()[:1])
 
 
 @pytest.mark.parametrize(

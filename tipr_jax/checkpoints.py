@@ -126,7 +126,7 @@ class Checkpoints:
         if saved is None:
             raise FileNotFoundError("no metadata")
         shapes = lambda tree: {  # noqa: E731
-            "/".join(_key(k) for k in path): tuple(x.shape)
+            jax.tree_util.keystr(path, simple=True, separator="/"): tuple(x.shape)
             for path, x in jax.tree.leaves_with_path(tree)
         }
         given, wanted = shapes(saved), shapes(abstract_state)
@@ -161,10 +161,6 @@ def _alone() -> ocp.options.MultiprocessingOptions:
     return ocp.options.MultiprocessingOptions(
         primary_host=me, active_processes={me}, barrier_sync_key_prefix=f"process_{me}"
     )
-
-
-def _key(k: Any) -> str:
-    return str(getattr(k, "key", getattr(k, "name", getattr(k, "idx", k))))
 
 
 def save_params(directory: str | Path, params: Any, config: dict) -> None:

@@ -13,7 +13,7 @@ from tqdm import tqdm
 
 from tipr_jax import distributed
 from tipr_jax.experiment import Experiment, towers
-from tipr_jax.metrics.retrieval import embedding_ranks, gallery_images, retrieval_metrics
+from tipr_jax.metrics.retrieval import embedding_ranks, gallery_images, retrieval_metrics, unit_rows
 from tipr_jax.report import RetrievalSheet
 from tipr_jax.sharding import process_rows, put_batch
 
@@ -126,7 +126,7 @@ def example_sheets(
     features: SplitFeatures, annotations: Any, count: int = 4
 ) -> dict[str, list[RetrievalSheet]]:
     """Rankings worth a look: `count` queries drawn at random and the `count` worst failures."""
-    image, text = (x / np.linalg.norm(x, axis=1, keepdims=True) for x in features)
+    image, text = map(unit_rows, features)
     person = annotations.caption_person_id
     ranks = embedding_ranks(text, image, person, annotations.image_person_id).best_rank()
 

@@ -134,11 +134,6 @@ def abstract_batch(exp: Experiment, rows: int | None = None) -> dict[str, jax.Sh
     return batch.abstract_batch(rows or c.batch_size, tuple(c.image_size), c.text_length, columns)
 
 
-def on_mesh(exp: Experiment, mesh: Mesh) -> Experiment:
-    """The same experiment on other devices than all of this job's."""
-    return _assemble(exp.config, exp.method, exp.model_config, mesh, exp.rules)
-
-
 def towers(exp: Experiment) -> Experiment:
     """The same experiment without training heads: what evaluation and embedding need."""
     return _assemble(exp.config, exp.method, exp.model_config.towers(), exp.mesh, exp.rules)

@@ -16,6 +16,7 @@ from flax import nnx
 from tqdm import tqdm
 
 from tipr_jax import checkpoints
+from tipr_jax.metrics.retrieval import unit_rows
 from tipr_jax.models import MODELS
 from tipr_jax.precision import policy
 from tipr_jax.preprocess import image as preprocess
@@ -84,7 +85,7 @@ def _in_chunks(encode: Callable, prepare: Callable, items: Sequence, unit: str) 
         padded = np.concatenate([rows, np.zeros((CHUNK - len(rows), *rows.shape[1:]), rows.dtype)])
         out.append(np.asarray(encode(padded))[: len(rows)])
     features = np.concatenate(out)
-    return features / np.maximum(np.linalg.norm(features, axis=1, keepdims=True), 1e-12)
+    return unit_rows(features)
 
 
 def load(directory: str | Path) -> TrainedModel:

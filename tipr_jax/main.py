@@ -142,6 +142,7 @@ def embed(config: Any, workdir: Path) -> None:
 
     from tipr_jax import experiment
     from tipr_jax.evaluator import Evaluator
+    from tipr_jax.metrics.retrieval import unit_rows
 
     config = experiment.adopt_model(config, experiment.source_of(config, workdir))
     data = open_data(config, workdir)
@@ -156,21 +157,14 @@ def embed(config: Any, workdir: Path) -> None:
         path.parent.mkdir(parents=True, exist_ok=True)
         np.savez(
             path,
-            image=_unit(features.image),
+            image=unit_rows(features.image),
             image_path=split.image_path,
             image_person_id=split.image_person_id,
-            text=_unit(features.text),
+            text=unit_rows(features.text),
             caption=split.caption,
             caption_person_id=split.caption_person_id,
         )
         print(f"{path}: {len(features.image)} images, {len(features.text)} captions")
-
-
-def _unit(features: Any) -> Any:
-    """[N,C] -> rows of length one."""
-    import numpy as np
-
-    return features / np.linalg.norm(features, axis=1, keepdims=True)
 
 
 def export(config: Any, workdir: Path) -> None:
@@ -221,12 +215,15 @@ def open_data(config: Any, workdir: Path) -> Any:
     from data_pipelines.data_module import DataModule
     from data_pipelines.vocabulary import open_tokenizer
     from tipr_jax.models import MODELS
+    from tipr_jax.text import check_tokenizer
 
+    tokenizer = MODELS[config.method].tokenizer
+    check_tokenizer(tokenizer)  # before data is generated for nothing
     # Process 0 generates the data and makes the vocabulary; on other disks the others do, too.
     with distributed.writer_first():
         data = DataModule(config.data, seed=config.seed, eval_batch_size=config.eval.batch_size)
         data.tokenizer = open_tokenizer(
-            MODELS[config.method].tokenizer,
+            tokenizer,
             config.data.vocab,
             config.model.vocab_size,
             data.splits["train"].caption,

@@ -25,7 +25,8 @@ class Groups(NamedTuple):
 
 
 def path_name(path: tuple) -> str:
-    return "/".join(str(getattr(k, "key", k)) for k in path)
+    """ "image_encoder/blocks/attn/qkv/bias": how patterns see a parameter."""
+    return jax.tree_util.keystr(path, simple=True, separator="/")
 
 
 def parameter_groups(params: Any, table: tuple, complete: Any = None) -> Groups:

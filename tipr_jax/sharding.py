@@ -99,7 +99,7 @@ def like_params(tree: Any, shardings: dict, mesh: Mesh) -> Any:
 
 
 def _names(path: tuple) -> tuple[str, ...]:
-    return tuple(str(getattr(k, "key", getattr(k, "name", getattr(k, "idx", k)))) for k in path)
+    return tuple(jax.tree_util.keystr((k,), simple=True) for k in path)
 
 
 def replicated(mesh: Mesh) -> NamedSharding:

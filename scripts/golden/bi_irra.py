@@ -1,8 +1,5 @@
 """All Bi-IRRA comparisons, in the order of the golden README."""
 
-from collections.abc import Callable
-from typing import Any
-
 from golden import bi_irra_model, bi_irra_parts, bi_irra_training
 from golden.report import Report
 
@@ -23,15 +20,8 @@ PARTS = (
 
 def check(report: Report) -> None:
     """Runs every group; one that breaks is a FAIL of its own and the rest still runs."""
-    loaded = _run(report, bi_irra_model.load)
+    loaded = report.attempt(bi_irra_model.load)
     for part in MODEL_PARTS if loaded else ():
-        _run(report, part, loaded)
+        report.attempt(part, loaded)
     for part in PARTS:
-        _run(report, part)
-
-
-def _run(report: Report, part: Callable, *args: Any) -> Any:
-    try:
-        return part(report, *args)
-    except Exception as error:
-        report.error(part.__name__, f"{type(error).__name__}: {str(error)[:200]}")
+        report.attempt(part)

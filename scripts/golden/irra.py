@@ -1,8 +1,5 @@
 """All IRRA comparisons, in the order of the golden README."""
 
-from collections.abc import Callable
-from typing import Any
-
 from golden import irra_data, irra_model, irra_parts
 from golden.report import Report
 
@@ -29,15 +26,8 @@ MODEL_PARTS = (
 def check(report: Report) -> None:
     """Runs every group; one that breaks is a FAIL of its own and the rest still runs."""
     for name, sizes in (report.json("configs.json") or {}).items():
-        loaded = _run(report, irra_model.check_weights, name, sizes)
+        loaded = report.attempt(irra_model.check_weights, name, sizes)
         for part in MODEL_PARTS if loaded else ():
-            _run(report, part, loaded)
+            report.attempt(part, loaded)
     for part in PARTS:
-        _run(report, part)
-
-
-def _run(report: Report, part: Callable, *args: Any) -> Any:
-    try:
-        return part(report, *args)
-    except Exception as error:
-        report.error(part.__name__, f"{type(error).__name__}: {str(error)[:200]}")
+        report.attempt(part)

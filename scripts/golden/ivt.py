@@ -1,8 +1,5 @@
 """All IVT comparisons, in the order of the golden README."""
 
-from collections.abc import Callable
-from typing import Any
-
 from golden import ivt_data, ivt_model, ivt_parts, ivt_pretrain
 from golden.report import Report
 
@@ -28,15 +25,8 @@ MODEL_PARTS = (
 
 def check(report: Report) -> None:
     """Runs every group; one that breaks is a FAIL of its own and the rest still runs."""
-    loaded = _run(report, ivt_model.check_weights)
+    loaded = report.attempt(ivt_model.check_weights)
     for part in MODEL_PARTS if loaded else ():
-        _run(report, part, loaded)
+        report.attempt(part, loaded)
     for part in PARTS:
-        _run(report, part)
-
-
-def _run(report: Report, part: Callable, *args: Any) -> Any:
-    try:
-        return part(report, *args)
-    except Exception as error:
-        report.error(part.__name__, f"{type(error).__name__}: {str(error)[:200]}")
+        report.attempt(part)

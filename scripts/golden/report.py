@@ -122,6 +122,13 @@ class Report:
         ]
         self._result(quantity, len(rows), "-", "-", "exact", differing)
 
+    def attempt(self, part: Callable, *args: Any) -> Any:
+        """part(report, *args); if it breaks, that is a FAIL of its own and the result None."""
+        try:
+            return part(self, *args)
+        except Exception as error:
+            self.error(part.__name__, f"{type(error).__name__}: {str(error)[:200]}")
+
     def error(self, quantity: str, problem: str) -> None:
         """A comparison that could not be made."""
         self._result(quantity, 0, "-", "-", "-", [problem])

@@ -1,4 +1,4 @@
-"""Bi-IRRA's image transform: ImageNet statistics (spec bi_irra §4.2)."""
+"""Bi-IRRA's image transform (spec bi_irra §4.2). UNFINISHED: none of its six operations is here."""
 
 import jax
 import jax.numpy as jnp
@@ -14,6 +14,6 @@ def normalise(image: jax.Array) -> jax.Array:
 
 
 def augment(image: jax.Array, key: jax.Array) -> jax.Array:
-    """The training transform: uint8 [B,H,W,3] -> normalised float32 [B,H,W,3]."""
+    """uint8 [B,H,W,3] -> normalised float32 [B,H,W,3]; UNFINISHED: nothing is drawn yet."""
     del key
     return normalise(image)

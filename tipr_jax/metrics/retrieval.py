@@ -242,6 +242,11 @@ def _normalised(embed: np.ndarray, num_ids: int, name: str) -> np.ndarray:
     if not finite.all():
         # NaN compares false with everything, hence ranks first: a broken model would look perfect.
         raise ValueError(f"{name} embedding {_first_bad_row(finite)} has NaN or infinite values")
+    return unit_rows(embed)
+
+
+def unit_rows(embed: np.ndarray) -> np.ndarray:
+    """[N, C] over the L2 norm of each row, which is clamped below by 1e-12."""
     return embed / np.maximum(np.linalg.norm(embed, axis=1, keepdims=True), 1e-12)
 
 

@@ -43,9 +43,17 @@ def load_tokenizer(name: str, directory: str | os.PathLike = "") -> Tokenizer:
       ValueError: an unknown name, or a vocabulary that does not fit the tokenizer.
       FileNotFoundError: no vocabulary in `directory`.
     """
-    if name not in TOKENIZERS:
-        raise ValueError(f"tokenizer {name!r} is unknown; use one of {', '.join(TOKENIZERS)}")
+    check_tokenizer(name)
     return TOKENIZERS[name](directory)
+
+
+def check_tokenizer(name: str) -> None:
+    """Raises ValueError for a tokenizer that is not in TOKENIZERS."""
+    if name not in TOKENIZERS:
+        raise ValueError(
+            f"tokenizer {name!r} is unknown; there are {', '.join(TOKENIZERS)}, and methods that "
+            "need another cannot run yet"
+        )
 
 
 def save_tokenizer(tokenizer: Tokenizer, directory: str | os.PathLike) -> None:
