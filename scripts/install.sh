@@ -1,7 +1,8 @@
 #!/usr/bin/env bash
 # Installs tipr_jax into .venv: scripts/install.sh [EXTRA ...], e.g. scripts/install.sh data test convert.
 # A rerun with nothing changed returns at once. uv does in seconds what takes pip minutes; PyTorch
-# (extra "convert") comes through pip, which finds CPU builds where uv would fetch gigabytes of CUDA.
+# (extra "convert", and "twin" with torchvision) comes through pip, which finds CPU builds where uv
+# would fetch gigabytes of CUDA.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 
@@ -26,11 +27,15 @@ fi
 
 extras=()
 for extra in "$@"; do
-  if [ "$extra" = convert ]; then
-    .venv/bin/python -m pip install --quiet --disable-pip-version-check 'torch==2.13.0'
-  else
-    extras+=("$extra")
-  fi
+  case "$extra" in
+    convert) torch=('torch==2.13.0') ;;
+    twin) torch=('torch==2.13.0' 'torchvision==0.28.0') ;;
+    *)
+      extras+=("$extra")
+      continue
+      ;;
+  esac
+  .venv/bin/python -m pip install --quiet --disable-pip-version-check "${torch[@]}"
 done
 joined=$(IFS=,; echo "${extras[*]:-}")
 .venv/bin/python -m uv pip install --quiet --python .venv/bin/python -e ".${joined:+[$joined]}"

@@ -22,7 +22,8 @@ def cases(options: Any) -> Iterator[Case]:
     from data_pipelines.data_module import DataModule
     from tipr_jax.text.clip_bpe import ClipTokenizer
 
-    data = load_config(options.model, options.batch[0], options.precision).data
+    config = load_config(options.model, options.batch[0], options.precision)
+    data = config.data
     data.root = str(Path(tempfile.gettempdir()) / f"tipr_input{'_tiny' if options.tiny else ''}")
     data.generate = {}
     data.cache_dir = f"{data.root}/cache"
@@ -31,7 +32,7 @@ def cases(options: Any) -> Iterator[Case]:
     twins = _twins(options, split.image_path, data, batches)
     for name, cache in {"cache": True, "files": False}.items():
         data.cache = cache
-        module = DataModule(data, ClipTokenizer(), seed=0, eval_batch_size=64)
+        module = DataModule(config, ClipTokenizer())
         stream = module.train_batches(0)
         yield Case(
             "input",
