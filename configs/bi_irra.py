@@ -36,8 +36,9 @@ def paper() -> ConfigDict:
     config.method = "bi_irra"
     config.data.source = "en"
     config.data.target = "zh"  # zh | fr | de
-    # All languages of one model, source first, for several targets; empty: (source, target).
-    config.data.languages = ()
+    # Beyond the paper: config.data.languages = ("en", "zh", "fr", "de"), several targets at once.
+    config.data.columns = "two_languages"
+    config.data.test_resize = "bicubic"
     config.data.image_size = (224, 224)
     config.data.text_length = 77
     config.data.batch_size = 128  # released: 4 GPUs x 32, which are the groups of itm_group_size
@@ -113,7 +114,6 @@ def paper() -> ConfigDict:
     config.schedule.target_lr = 5e-6  # absolute, where the cosine ends
 
     config.eval.rerank_k = 256  # candidates by cosine that the matching head scores; 0: none
-    config.eval.rerank_score = "logit1"  # logit1 (released) | logit_diff | prob
     return config
 
 
@@ -132,6 +132,7 @@ def quickstart(config: ConfigDict) -> None:
     common.generate(config, "data/synth_pedes_multilingual", train=1000, val=50, test=100)
     config.data.image_size = (96, 48)
     config.data.text_length = 40
+    config.data.vocab = "train"
     config.data.batch_size = 64
 
     config.model.patch = 12

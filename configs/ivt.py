@@ -2,8 +2,9 @@
 
 Variants: cuhk_pedes (default), icfg_pedes, rstp_reid: fine-tuning, starting from converted BERT and
 ViT weights (`python -m tipr_jax.convert --method=ivt_init`) or from a pre-training run; pretrain:
-the image-caption stage before it; quickstart, pretrain_quickstart: a small model on generated data,
-minutes on a CPU; debug: two epochs of a tiny model.
+the image-caption stage before it; quickstart: a small model on generated data, minutes on a CPU;
+pretrain_quickstart and finetune_quickstart: the same in the paper's two stages
+(scripts/ivt_two_stages.sh); debug: two epochs of a tiny model.
 """
 
 from ml_collections import ConfigDict
@@ -11,8 +12,8 @@ from ml_collections import ConfigDict
 from configs import common
 
 DATASETS = ("cuhk_pedes", "icfg_pedes", "rstp_reid")
-VARIANTS = (*DATASETS, "pretrain", "quickstart", "pretrain_quickstart", "debug")
-
+STAGES = ("pretrain", "pretrain_quickstart", "finetune_quickstart")
+VARIANTS = (*DATASETS, *STAGES, "quickstart", "debug")
 
 # Plain contrast of images and sentences. The released one, un-normalised at temperature 0.5, is too
 # sharp for random weights.
@@ -36,8 +37,8 @@ def get_config(variant: str = "cuhk_pedes") -> ConfigDict:
             config.model.stride = 16
             config.data.batch_size = 48
     else:
-        small = {"quickstart": quickstart, "pretrain_quickstart": pretrain_quickstart}
-        ({"pretrain": pretrain, "debug": debug} | small)[variant](config)
+        others = (pretrain, quickstart, pretrain_quickstart, finetune_quickstart, debug)
+        {function.__name__: function for function in others}[variant](config)
     return config
 
 
@@ -114,13 +115,8 @@ def pretrain(config: ConfigDict) -> None:
     config.model.mask = "none"
 
 
-def quickstart(config: ConfigDict) -> None:
-    """A small IVT from random weights on generated pedestrians, sized for two CPU cores.
-
-    From random weights the paper's loss needs the released 120 epochs to find a foothold. So a warm
-    start comes first, plain contrast of images and sentences, and multi-level alignment continues
-    from there.
-    """
+def finetune_quickstart(config: ConfigDict) -> None:
+    """A small IVT on generated pedestrians, sized for two CPU cores."""
     common.generate(config, "data/synth_pedes", train=1500, val=50, test=100)
     config.data.image_size = (96, 32)
     config.data.text_length = 48
@@ -148,6 +144,15 @@ def quickstart(config: ConfigDict) -> None:
     config.schedule.num_epochs = 3
     config.schedule.warmup_epochs = 0
 
+
+def quickstart(config: ConfigDict) -> None:
+    """The small IVT from random weights.
+
+    Alone the paper's loss would need the released 120 epochs to find a foothold. So a warm start
+    comes first, plain contrast of images and sentences, and multi-level alignment continues from
+    there.
+    """
+    finetune_quickstart(config)
     config.warm_start.data = {"columns": "", "sampler": "random", "last_batch": "drop"}
     config.warm_start.model = CONTRAST
     config.warm_start.optimizer = {"learning_rate": 1e-3}
@@ -156,21 +161,21 @@ def quickstart(config: ConfigDict) -> None:
 
 
 def pretrain_quickstart(config: ConfigDict) -> None:
-    """The quickstart's model, pre-trained on the same pairs as image-caption pairs without ids."""
+    """The small model, pre-trained on the same pairs as image-caption pairs without ids."""
     pretrain(config)
-    quickstart(config)
+    finetune_quickstart(config)
     config.data.caption_lists = ("data/synth_pedes/CUHK-PEDES/pretrain.json",)
     config.data.cache = True
-    config.data.batch_size = 128
-    # From random weights the released contrast, un-normalised at temperature 0.5, is too sharp.
-    config.model.normalise_itc = True
-    config.model.temperature = 0.07
-    config.schedule.num_epochs = 3
+    config.model.update(CONTRAST | {"losses": config.model.losses})
+    config.optimizer.learning_rate = 1e-3
+    config.schedule.num_epochs = 6
+    config.schedule.warmup_epochs = 1
+    config.schedule.start_lr = 1e-5
 
 
 def debug(config: ConfigDict) -> None:
     """Two epochs of a tiny model on a handful of generated identities: does everything run?"""
-    quickstart(config)
+    finetune_quickstart(config)
     common.generate(config, "data/synth_pedes_debug", train=8, val=4, test=4)
     config.data.batch_size = 16
     config.model.width = 64

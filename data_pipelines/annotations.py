@@ -1,15 +1,22 @@
-"""Reads the annotations of CUHK-PEDES, ICFG-PEDES and RSTPReid in their official layouts.
+"""Reads the annotations of person retrieval data sets: official layouts, or several languages.
 
-Source: spec irra §4.1-4.3. Only the JSON is read here; image files are opened by the input
-pipeline and by `python -m data_pipelines.check`.
+Source: spec irra §4.1-4.3, spec bi_irra §4.1. Only the JSON is read here; image files are opened by
+the input pipeline and by `python -m data_pipelines.check`.
 """
 
 import dataclasses
-import json
+import logging
 import os
+import re
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
+
+from data_pipelines import multilingual
+from data_pipelines.entries import content_problem, read_entries
+
+log = logging.getLogger("tipr_jax")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -18,7 +25,7 @@ class Layout:
 
     title: str
     directory: str  # under the data root
-    annotation_files: tuple[str, ...]  # accepted names, preferred first
+    annotation_files: tuple[str, ...]  # accepted names, preferred first; (): in languages only
     path_key: str  # entry field with the image path relative to imgs/
     first_train_id: int  # train ids are first_train_id, first_train_id + 1, ... without a gap
     homepage: str  # where to request the data
@@ -50,8 +57,16 @@ LAYOUTS = {
         first_train_id=0,
         homepage="https://github.com/NjtechCVLab/RSTPReid-Dataset",
     ),
+    "ufine_bench": Layout(
+        title="UFineBench",
+        directory="UFineBench",
+        annotation_files=(),
+        path_key="file_path",
+        first_train_id=0,
+        homepage="https://github.com/Zplusdragon/UFineBench",
+    ),
 }
-SPLITS = ("train", "val", "test")
+SPLITS = multilingual.SPLITS
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -67,6 +82,9 @@ class Split:
     image_person_id: np.ndarray  # int32 [N_images]; train: 0-based contiguous; else the file's ids
     caption: tuple[str, ...]
     caption_image_id: np.ndarray  # int32 [N_captions]
+    language: str = ""  # of `caption`; "" in a data set of one language
+    # language -> captions, one to one with `caption`
+    translation: Mapping[str, tuple[str, ...]] = dataclasses.field(default_factory=dict)
 
     @property
     def caption_person_id(self) -> np.ndarray:
@@ -78,21 +96,54 @@ class Split:
         """Number of distinct persons (in train: the number of classes of the id loss)."""
         return len(np.unique(self.image_person_id))
 
+    def in_language(self, language: str) -> "Split":
+        """The same images (the same `image_path` object) with the captions of one language.
 
-def load_dataset(name: str, root: str) -> dict[str, Split]:
+        Raises:
+          ValueError: the split does not have this language.
+        """
+        captions = dict(self.translation) | {self.language: self.caption}
+        if language not in captions:
+            raise ValueError(
+                f"the {self.name} split has no captions in {language!r}, it has "
+                f"{', '.join(sorted(captions))}"
+            )
+        caption = captions[language]
+        return dataclasses.replace(self, caption=caption, language=language, translation={})
+
+
+def languages_of(data_cfg: Any) -> tuple[str, ...]:
+    """Languages of `config.data`, source first; () for a data set of one language.
+
+    Raises:
+      ValueError: as `multilingual.run_languages`.
+    """
+    given = " ".join(data_cfg.languages or (data_cfg.source, data_cfg.target))
+    # A tuple field of the command line holds what was typed, "en,zh" or "[en,zh]", as one string.
+    return multilingual.run_languages(re.findall(r"[^\s,\[\]()]+", given))
+
+
+def load_dataset(name: str, root: str, languages: Sequence[str] = ()) -> dict[str, Split]:
     """Reads all splits of a data set.
 
     Args:
-      name: "cuhk_pedes", "icfg_pedes" or "rstp_reid".
-      root: the directory that contains CUHK-PEDES/, ICFG-PEDES/ or RSTPReid/.
+      name: "cuhk_pedes", "icfg_pedes", "rstp_reid" or "ufine_bench".
+      root: the directory that contains CUHK-PEDES/, ICFG-PEDES/, RSTPReid/ or UFineBench/.
+      languages: () reads the official annotation file. Else, source first, what to read from
+        {split}_reid_{language}.json (spec bi_irra §4.1). Then train ids count persons in the order
+        of their first appearance, and captions without a translation are dropped, which is logged.
 
     Returns:
       {"train", "val", "test"} -> Split; a split without entries is empty (ICFG-PEDES has no val).
 
     Raises:
-      FileNotFoundError: the data set, its imgs/ directory or its annotation file is not there.
-      ValueError: the annotation file is not what it should be; the message names the entry.
+      FileNotFoundError: the data set, its imgs/ directory or an annotation file is not there.
+      ValueError: an annotation file is not what it should be; the message names the entry.
     """
+    languages = multilingual.run_languages(languages)
+    if languages:
+        directory, image_root = find_directory(name, root)
+        return {split: _read_languages(directory, image_root, split, languages) for split in SPLITS}
     layout = get_layout(name)
     annotation_file, image_root = find_files(name, root)
     entries = read_entries(annotation_file)
@@ -114,6 +165,26 @@ def get_layout(name: str) -> Layout:
 def find_files(name: str, root: str) -> tuple[str, str]:
     """Absolute paths (annotation file, imgs/ directory). Raises FileNotFoundError without them."""
     layout = get_layout(name)
+    directory, image_root = find_directory(name, root)
+    if not layout.annotation_files:
+        raise FileNotFoundError(
+            f"{layout.title} is read in languages only, from {directory}/train_reid_en.json and so "
+            "on: set --config.data.source=en --config.data.target=zh (check: --languages=en,zh)"
+        )
+    for file_name in layout.annotation_files:
+        annotation_file = os.path.join(directory, file_name)
+        if os.path.isfile(annotation_file):
+            return annotation_file, image_root
+    expected = " or ".join(os.path.join(directory, file) for file in layout.annotation_files)
+    raise FileNotFoundError(
+        f"{layout.title} has no annotation file: expected {expected}; it comes with the data "
+        f"({layout.homepage})"
+    )
+
+
+def find_directory(name: str, root: str) -> tuple[str, str]:
+    """Absolute paths (data set, its imgs/). Raises FileNotFoundError without them."""
+    layout = get_layout(name)
     root = os.path.abspath(os.path.expanduser(root))
     directory = os.path.join(root, layout.directory)
     if not os.path.isdir(directory):
@@ -131,34 +202,7 @@ def find_files(name: str, root: str) -> tuple[str, str]:
         raise FileNotFoundError(
             f"{layout.title} has no image directory: expected {image_root}; unpack the images there"
         )
-    for file_name in layout.annotation_files:
-        annotation_file = os.path.join(directory, file_name)
-        if os.path.isfile(annotation_file):
-            return annotation_file, image_root
-    expected = " or ".join(os.path.join(directory, file) for file in layout.annotation_files)
-    raise FileNotFoundError(
-        f"{layout.title} has no annotation file: expected {expected}; it comes with the data "
-        f"({layout.homepage})"
-    )
-
-
-def read_entries(annotation_file: str) -> list[Any]:
-    """Parses an annotation file. Raises ValueError if it is not a JSON list of entries."""
-    try:
-        with open(annotation_file, encoding="utf-8") as file:
-            entries = json.load(file)
-    except (json.JSONDecodeError, UnicodeDecodeError, RecursionError) as error:
-        raise ValueError(
-            f"{annotation_file}: not valid JSON ({error}); "
-            "the file is truncated or damaged, fetch it again"
-        ) from None
-    if not isinstance(entries, list) or not entries:
-        found = "an empty list" if entries == [] else type(entries).__name__
-        raise ValueError(
-            f"{annotation_file}: expected a JSON list of annotation entries, found {found}; "
-            "is this the annotation file of another data set?"
-        )
-    return entries
+    return directory, image_root
 
 
 def entry_problem(layout: Layout, entry: Any) -> str | None:
@@ -171,14 +215,7 @@ def entry_problem(layout: Layout, entry: Any) -> str | None:
             return f"has no {key!r}; {_other_layout_hint(layout, entry)}"
     if not isinstance(entry["split"], str):
         return f"split must be a string, found {entry['split']!r}"
-    person_id = entry["id"]
-    if not isinstance(person_id, int) or isinstance(person_id, bool):
-        return f"id must be an integer, found {person_id!r}"
-    if not 0 <= person_id < 2**31:
-        return f"id {person_id} is outside 0 .. 2**31 - 1"
-    return path_problem(layout.path_key, entry[layout.path_key], "imgs/") or _caption_problem(
-        entry["captions"]
-    )
+    return content_problem(entry, layout.path_key)
 
 
 def train_id_problem(layout: Layout, entries: list[dict[str, Any]]) -> str | None:
@@ -197,27 +234,6 @@ def train_id_problem(layout: Layout, entries: list[dict[str, Any]]) -> str | Non
 def split_of(entry: dict[str, Any]) -> str:
     """The split of an entry; neither train nor test means val, as in the released code."""
     return entry["split"] if entry["split"] in ("train", "test") else "val"
-
-
-def path_problem(key: str, path: Any, base: str) -> str | None:
-    """Says why a path read from JSON does not lead into the directory `base`; None if it does."""
-    if not isinstance(path, str) or not path or "\0" in path:
-        return f"{key} must be a path relative to {base}, found {path!r}"
-    parts = path.replace("\\", "/").split("/")
-    if parts[0] == "" or parts[0].endswith(":") or ".." in parts:
-        return f"{key} {path!r} leaves {base}; use a path relative to it, without '..'"
-    return None
-
-
-def _caption_problem(captions: Any) -> str | None:
-    if not isinstance(captions, list) or not captions:
-        return f"captions must be a list of at least one string, found {captions!r}"
-    for number, caption in enumerate(captions):
-        if not isinstance(caption, str):
-            return f"caption {number} must be a string, found {caption!r}"
-        if not caption.strip():
-            return f"caption {number} is empty; write one or remove it from the list"
-    return None
 
 
 def _other_layout_hint(layout: Layout, entry: dict[str, Any]) -> str:
@@ -243,3 +259,47 @@ def _make_split(layout: Layout, image_root: str, name: str, entries: list[dict[s
         caption=tuple(caption for entry in entries for caption in entry["captions"]),
         caption_image_id=np.repeat(np.arange(len(entries), dtype=np.int32), captions_per_image),
     )
+
+
+def _read_languages(
+    directory: str, image_root: str, name: str, languages: tuple[str, ...]
+) -> Split:
+    files = multilingual.find_files(directory, name, languages)
+    aligned = list(zip(*multilingual.read_aligned(files).values(), strict=True)) if files else []
+    rows = [multilingual.pair_captions(entries) for entries in aligned]  # image -> tuples of texts
+    _log_dropped(directory, name, aligned, rows)
+    source = [entries[0] for entries in aligned]
+    person_id = np.array([entry["id"] for entry in source], np.int32)
+    captions = {
+        language: tuple(texts[index] for pairs in rows for texts in pairs)
+        for index, language in enumerate(languages)
+    }
+    image_id = np.arange(len(source), dtype=np.int32)
+    return Split(
+        name=name,
+        image_path=tuple(os.path.join(image_root, entry["file_path"]) for entry in source),
+        image_person_id=_by_first_appearance(person_id) if name == "train" else person_id,
+        caption=captions.pop(languages[0]),
+        caption_image_id=np.repeat(image_id, np.array([len(pairs) for pairs in rows], int)),
+        language=languages[0],
+        translation=captions,
+    )
+
+
+def _log_dropped(directory: str, name: str, aligned: list[tuple], rows: list[list]) -> None:
+    captions = sum(len(entry["captions"]) for entries in aligned for entry in entries)
+    kept = sum(len(texts) for pairs in rows for texts in pairs)
+    if kept < captions:
+        log.info(
+            "%s: %d of %d %s captions of all languages have no counterpart in another and are "
+            "dropped",
+            directory, captions - kept, captions, name,
+        )  # fmt: skip
+
+
+def _by_first_appearance(person_id: np.ndarray) -> np.ndarray:
+    """int32 [N] -> the same persons as 0, 1, 2, ... in the order in which they appear."""
+    _, first, place = np.unique(person_id, return_index=True, return_inverse=True)
+    rank = np.empty(len(first), np.int32)
+    rank[np.argsort(first)] = np.arange(len(first), dtype=np.int32)
+    return rank[place]

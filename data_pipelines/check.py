@@ -1,5 +1,6 @@
 """Checks a data set before training: `python -m data_pipelines.check --name=cuhk_pedes --root=DIR`.
 
+With `--languages=en,zh` it checks `{split}_reid_{language}.json` instead of the official file.
 Prints counts per split and every problem found; exits with 1 if there is one, with 2 if there is
 no data set to check. Opens every image: expect some 500 images/s per core.
 """
@@ -11,15 +12,18 @@ import dataclasses
 import hashlib
 import os
 import sys
+from collections.abc import Sequence
 from typing import Any
 
 import tqdm
 
-from data_pipelines import annotations
+from data_pipelines import annotations, multilingual
+from data_pipelines.entries import read_entries
 from tipr_jax.preprocess import image as preprocess
 
-# (persons, images, captions) of the real data sets (spec irra §4.3).
-PUBLISHED = {
+Counts = tuple[int | None, int, int]  # persons (None: not published), images, captions
+# Of the real data sets (spec irra §4.3, bi_irra §4.1). In languages: each of them.
+PUBLISHED: dict[str, dict[str, Counts]] = {
     "cuhk_pedes": {
         "train": (11003, 34054, 68126),
         "val": (1000, 3078, 6158),
@@ -31,6 +35,11 @@ PUBLISHED = {
         "val": (200, 1000, 2000),
         "test": (200, 1000, 2000),
     },
+    "ufine_bench": {
+        "train": (None, 18577, 37154),
+        "val": (0, 0, 0),
+        "test": (None, 7629, 15258),
+    },
 }
 SHOWN_PER_KIND = 10
 
@@ -41,7 +50,7 @@ class CheckReport:
 
     name: str
     root: str
-    counts: dict[str, tuple[int, int, int]]  # split -> (persons, images, captions)
+    counts: dict[str, Counts]  # split, or "split language"
     problems: dict[str, list[str]]  # kind -> one line each; these make the check fail
     notes: dict[str, list[str]]  # kind -> one line each; worth knowing, harmless for training
 
@@ -63,59 +72,129 @@ class CheckReport:
         return "\n".join(lines)
 
 
-def check_dataset(name: str, root: str) -> CheckReport:
+def check_dataset(name: str, root: str, languages: Sequence[str] = ()) -> CheckReport:
     """Checks annotations and every image of a data set, with a progress bar on a terminal.
 
     Args:
       name: as in `annotations.load_dataset`.
       root: as in `annotations.load_dataset`.
+      languages: as in `annotations.load_dataset`.
 
     Raises:
       FileNotFoundError: there is no such data set.
       ValueError: the annotation file as a whole is not readable.
     """
-    layout = annotations.get_layout(name)
-    annotation_file, image_root = annotations.find_files(name, root)
+    languages = multilingual.run_languages(languages)
     problems: dict[str, list[str]] = collections.defaultdict(list)
     notes: dict[str, list[str]] = collections.defaultdict(list)
-    entries = []
-    for index, entry in enumerate(annotations.read_entries(annotation_file)):
+    if languages:
+        directory, image_root = annotations.find_directory(name, root)
+        path_key, by_language = "file_path", _read_languages(directory, languages, problems, notes)
+    else:
+        annotation_file, image_root = annotations.find_files(name, root)
+        path_key = annotations.get_layout(name).path_key
+        by_language = {"": _read_official(name, annotation_file, problems)}
+    entries = next(iter(by_language.values()))  # of the source
+
+    digests = _read_images(entries, path_key, image_root, problems)
+    _find_duplicate_images(entries, path_key, digests, problems, notes)
+    _find_shared_captions(entries, notes)
+    counts = {
+        f"{split} {language}".strip(): _count(said, split)
+        for split in annotations.SPLITS
+        for language, said in by_language.items()
+    }
+    if languages:
+        counts = {row: count for row, count in counts.items() if any(count)}
+    if _is_real(name, counts) and not all(_as_published(name, *item) for item in counts.items()):
+        notes["counts differ from the published ones"].append("see the table")
+    return CheckReport(name, os.path.abspath(root), counts, dict(problems), dict(notes))
+
+
+def _read_official(
+    name: str, annotation_file: str, problems: dict[str, list[str]]
+) -> list[dict[str, Any]]:
+    """The sound entries of an official annotation file."""
+    layout, entries = annotations.get_layout(name), []
+    for index, entry in enumerate(read_entries(annotation_file)):
         if problem := annotations.entry_problem(layout, entry):
             problems["bad annotation entry"].append(f"entry {index}: {problem}")
         else:
             entries.append(entry)
     if problem := annotations.train_id_problem(layout, entries):
         problems["gap in train ids"].append(problem)
-
-    digests = _read_images(entries, layout.path_key, image_root, problems)
-    _find_duplicate_images(entries, layout.path_key, digests, problems, notes)
-    _find_shared_captions(entries, notes)
-    counts = {split: _count(entries, split) for split in annotations.SPLITS}
-    if _is_real(name, counts) and counts != PUBLISHED[name]:
-        notes["counts differ from the published ones"].append("see the table")
-    return CheckReport(name, os.path.abspath(root), counts, dict(problems), dict(notes))
+    return entries
 
 
-def _count(entries: list[dict[str, Any]], split: str) -> tuple[int, int, int]:
+def _read_languages(
+    directory: str,
+    languages: tuple[str, ...],
+    problems: dict[str, list[str]],
+    notes: dict[str, list[str]],
+) -> dict[str, list[dict[str, Any]]]:
+    """The sound entries of all splits by language, source first, with the field "split" added."""
+    sound: dict[str, list[dict[str, Any]]] = {language: [] for language in languages}
+    for split in annotations.SPLITS:
+        files = multilingual.find_files(directory, split, languages)
+        if not files:
+            continue
+        entries = {language: read_entries(path) for language, path in files.items()}
+        names = {language: os.path.basename(path) for language, path in files.items()}
+        if found := list(multilingual.alignment_problems(names, entries)):
+            problems["bad entry, or not that of the source"] += found
+        elif found := _unpaired(names, entries):
+            notes["captions of different number, the last ones unused"] += found
+        for language, said in entries.items():
+            sound[language] += [
+                entry | {"split": split} for entry in said if not multilingual.entry_problem(entry)
+            ]
+    return sound
+
+
+def _unpaired(names: dict[str, str], entries: dict[str, list[dict[str, Any]]]) -> list[str]:
+    """One line per image that has more captions in one language than in another."""
+    lines = []
+    for index, same in enumerate(zip(*entries.values(), strict=True)):
+        numbers = [len(entry["captions"]) for entry in same]
+        if len(set(numbers)) > 1:
+            found = zip(numbers, names.values(), strict=True)
+            lines.append(f"entry {index}: " + ", ".join(f"{n} in {file}" for n, file in found))
+    return lines
+
+
+def _count(entries: list[dict[str, Any]], split: str) -> Counts:
     chosen = [entry for entry in entries if annotations.split_of(entry) == split]
     captions = sum(len(entry["captions"]) for entry in chosen)
     return len({entry["id"] for entry in chosen}), len(chosen), captions
 
 
-def _is_real(name: str, counts: dict[str, tuple[int, int, int]]) -> bool:
+def _is_real(name: str, counts: dict[str, Counts]) -> bool:
     """Whether the published counts are worth comparing with (not for small or generated data)."""
-    images, published = counts["train"][1], PUBLISHED[name]["train"][1]
+    images = max((images for _, images, _ in counts.values()), default=0)
+    published = PUBLISHED[name]["train"][1]
     return published / 2 < images < published * 2
 
 
-def _count_table(name: str, counts: dict[str, tuple[int, int, int]]) -> list[str]:
-    header = f"{'split':<7}{'persons':>9}{'images':>9}{'captions':>10}"
+def _published(name: str, row: str) -> Counts:
+    """Of a row of the table, "split" or "split language"."""
+    return PUBLISHED[name][row.split()[0]]
+
+
+def _as_published(name: str, row: str, counts: Counts) -> bool:
+    published = _published(name, row)
+    return counts[1:] == published[1:] and published[0] in (None, counts[0])
+
+
+def _count_table(name: str, counts: dict[str, Counts]) -> list[str]:
+    width = max([7, *(len(row) + 1 for row in counts)])
+    header = f"{'split':<{width}}{'persons':>9}{'images':>9}{'captions':>10}"
     published = _is_real(name, counts)
     lines = [header + ("   published (persons/images/captions)" if published else "")]
     for split, (persons, images, captions) in counts.items():
-        line = f"{split:<7}{persons:>9}{images:>9}{captions:>10}"
+        line = f"{split:<{width}}{persons:>9}{images:>9}{captions:>10}"
         if published:
-            line += "   " + "/".join(str(count) for count in PUBLISHED[name][split])
+            known = ("-" if count is None else str(count) for count in _published(name, split))
+            line += "   " + "/".join(known)
         lines.append(line)
     return lines
 
@@ -194,11 +273,20 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument(
         "--root",
         default=os.environ.get("TIPR_DATA", "data"),
-        help="directory with CUHK-PEDES/, ICFG-PEDES/ or RSTPReid/ (default: $TIPR_DATA or data)",
+        help="directory with CUHK-PEDES/, ICFG-PEDES/, RSTPReid/ or UFineBench/ (default: "
+        "$TIPR_DATA or data)",
+    )
+    parser.add_argument(
+        "--languages",
+        default="",
+        metavar="en,zh,...",
+        help="check the captions in these languages, source first: {split}_reid_{language}.json "
+        "(default: the official annotation file)",
     )
     options = parser.parse_args(argv)
     try:
-        report = check_dataset(options.name, options.root)
+        languages = [name for name in options.languages.split(",") if name]
+        report = check_dataset(options.name, options.root, languages)
     except (FileNotFoundError, ValueError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 2

@@ -1,54 +1,63 @@
 """The batch columns that a method draws on the host anew in every epoch, by `config.data.columns`.
 
-Each entry of COLUMNS makes a function (rows int [b], epoch) -> arrays of a batch from the train
-split; see `tipr_jax.models.Method.columns` for what a model asks for.
+Each entry of COLUMNS makes a `pipeline.DrawnColumns` of the train split; see
+`tipr_jax.models.Method.columns` for what a model asks for.
 """
 
 from collections.abc import Callable
 from typing import Any
+
+import numpy as np
 
 from data_pipelines import attributes
 from data_pipelines.annotations import Split
 from data_pipelines.pipeline import DrawnColumns
 from data_pipelines.span_masking import MaskedColumns
 from data_pipelines.text_levels import LevelColumns, LevelTexts
+from data_pipelines.two_languages import TwoLanguageColumns
 
 
-def text_levels(
-    split: Split, tokenizer: Callable, data_cfg: Any, root: str, seed: int
-) -> DrawnColumns:
+def text_levels(split: Split, tokenizer: Callable, config: Any, root: str) -> DrawnColumns:
     """word_ids and phrase_ids of IVT (spec ivt §3.2)."""
     known = None
-    if data_cfg.name == "cuhk_pedes":  # the others' word level is a clause
+    if config.data.name == "cuhk_pedes":  # the others' word level is a clause
         known = attributes.load_or_write(root, {"train": split})["train"]
-    return LevelColumns(LevelTexts(split, known, seed), tokenizer, data_cfg.text_length)
+    texts = LevelTexts(split, known, config.seed)
+    return _of_row(LevelColumns(texts, tokenizer, config.data.text_length))
 
 
-def masked_words(
-    split: Split, tokenizer: Callable, data_cfg: Any, root: str, seed: int
-) -> DrawnColumns:
+def masked_words(split: Split, tokenizer: Callable, config: Any, root: str) -> DrawnColumns:
     """mlm_ids, mlm_positions and mlm_labels of IVT's pre-training (spec ivt §8)."""
-    return MaskedColumns(split.caption, tokenizer, data_cfg.text_length, seed)
+    length = config.data.text_length
+    return _of_row(MaskedColumns(split.caption, tokenizer, length, config.seed))
+
+
+def two_languages(split: Split, tokenizer: Callable, config: Any, root: str) -> DrawnColumns:
+    """Target captions, masked words of both languages and patch masks of Bi-IRRA."""
+    return TwoLanguageColumns(split, tokenizer, config)
+
+
+def _of_row(columns: Callable[[np.ndarray, int], dict[str, np.ndarray]]) -> DrawnColumns:
+    """Columns of a row and epoch, wherever in the epoch the row stands."""
+    return lambda rows, epoch, places: columns(rows, epoch)
 
 
 COLUMNS: dict[str, Callable[..., DrawnColumns]] = {
     "text_levels": text_levels,
     "masked_words": masked_words,
+    "two_languages": two_languages,
 }
 
 
-def make_columns(
-    split: Split, tokenizer: Callable, data_cfg: Any, root: str, seed: int
-) -> DrawnColumns | None:
-    """The drawn columns that `data_cfg.columns` names; "" is none.
+def make_columns(split: Split, tokenizer: Callable, config: Any, root: str) -> DrawnColumns | None:
+    """The drawn columns that `config.data.columns` names, "" is none; root: of the data set.
 
     Raises:
-      ValueError: an unknown name.
+      ValueError: an unknown name, or a config that they cannot be drawn with.
     """
-    if not data_cfg.columns:
+    name = config.data.columns
+    if not name:
         return None
-    if data_cfg.columns not in COLUMNS:
-        raise ValueError(
-            f"data.columns is {data_cfg.columns!r}, expected one of {sorted(COLUMNS)} or ''"
-        )
-    return COLUMNS[data_cfg.columns](split, tokenizer, data_cfg, root, seed)
+    if name not in COLUMNS:
+        raise ValueError(f"data.columns is {name!r}, expected one of {sorted(COLUMNS)} or ''")
+    return COLUMNS[name](split, tokenizer, config, root)

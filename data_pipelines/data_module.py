@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from data_pipelines import pipeline
-from data_pipelines.annotations import Split, load_dataset
+from data_pipelines.annotations import Split, languages_of, load_dataset
 from data_pipelines.columns import make_columns
 from data_pipelines.image_text import load_image_text
 from tipr_jax.batch import Batch
@@ -17,7 +17,11 @@ log = logging.getLogger("tipr_jax")
 
 
 class DataModule:
-    """Splits and batches of `config.data`; a process reads the rows it asks for.
+    """Splits and batches of `config`; a process reads the rows it asks for.
+
+    `splits` of a run in several languages are train, val and test with the source's captions, and
+    val_zh, test_zh, ... with those of each target: the same images, so the same `image_path` object
+    as val and test.
 
     `tokenizer` may be set after the captions are there, from which it can be made.
 
@@ -25,29 +29,41 @@ class DataModule:
       FileNotFoundError, ValueError: as `load_dataset`.
     """
 
-    def __init__(
-        self, data_cfg: Any, tokenizer: Callable | None = None, *, seed: int, eval_batch_size: int
-    ):
-        self.cfg, self.tokenizer, self.seed = data_cfg, tokenizer, seed
-        self.eval_batch_size = eval_batch_size
-        self.root = data_cfg.root or os.environ.get("TIPR_DATA", "data")
-        if data_cfg.generate:
+    def __init__(self, config: Any, tokenizer: Callable | None = None):
+        self.config, self.cfg, self.tokenizer = config, config.data, tokenizer
+        self.eval_batch_size = config.eval.batch_size
+        self.root = self.cfg.root or os.environ.get("TIPR_DATA", "data")
+        self.languages = languages_of(self.cfg)  # source first; (): one language, without a name
+        if self.cfg.generate:
             self._generate()
         self.splits = self._load()
 
     def _load(self) -> dict[str, Split]:
         if self.cfg.name != "image_text":
-            return load_dataset(self.cfg.name, self.root)
+            return self._by_language(load_dataset(self.cfg.name, self.root, self.languages))
+        if self.languages:
+            raise ValueError(
+                f"data.name image_text has one language, but {', '.join(self.languages)} are asked "
+                "for; clear --config.data.source, --config.data.target and --config.data.languages"
+            )
         evaluated = load_dataset(self.cfg.eval_name, self.root)
         train = load_image_text(self.cfg.caption_lists, self.cfg.image_root)
         return evaluated | {"train": train}
+
+    def _by_language(self, splits: dict[str, Split]) -> dict[str, Split]:
+        """Adds the evaluated splits in the target languages."""
+        return splits | {
+            name: splits[split].in_language(language)
+            for split in ("val", "test")
+            for name, language in zip(self._in_targets(split), self.languages[1:], strict=True)
+        }
 
     def _generate(self) -> None:
         from data_pipelines.synth_pedes.generate import generate
 
         try:
             name = self.cfg.eval_name if self.cfg.name == "image_text" else self.cfg.name
-            generate(self.root, name, **self.cfg.generate.to_dict())
+            generate(self.root, name, languages=self.languages, **self.cfg.generate.to_dict())
         except (
             FileExistsError
         ) as existing:  # another data set, or one of the user's: never replaced
@@ -60,6 +76,8 @@ class DataModule:
     def evaluation_splits(self, wanted: tuple[str, ...]) -> list[str]:
         """Those of the wanted splits that the data set has (ICFG-PEDES has no val).
 
+        "val" and "test" stand for all languages: test, test_zh, ....
+
         Raises:
           ValueError: it has none of them.
         """
@@ -69,7 +87,11 @@ class DataModule:
                 f"eval.splits is {tuple(wanted)}, but {self.cfg.name} has {there}; "
                 "set --config.eval.splits to some of them"
             )
-        return [name for name in wanted if name in there]
+        asked = [name for split in wanted for name in (split, *self._in_targets(split))]
+        return [name for name in dict.fromkeys(asked) if name in there]
+
+    def _in_targets(self, split: str) -> list[str]:
+        return [f"{split}_{language}" for language in self.languages[1:]]
 
     def train_batches(self, start_step: int, rows: np.ndarray | None = None) -> Iterator[Batch]:
         """Endless batches from `start_step` on, a pure function of (seed, step).
@@ -80,12 +102,10 @@ class DataModule:
             self.splits["train"],
             self.tokenizer,
             self.cfg,
-            seed=self.seed,
+            seed=self.config.seed,
             start_step=start_step,
             rows=rows,
-            drawn=make_columns(
-                self.splits["train"], self.tokenizer, self.cfg, self.root, self.seed
-            ),
+            drawn=make_columns(self.splits["train"], self.tokenizer, self.config, self.root),
         )
 
     def image_batches(self, split: str, rows: np.ndarray | None = None) -> Iterator[Batch]:

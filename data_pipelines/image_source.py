@@ -17,6 +17,7 @@ from data_pipelines.annotations import Split
 from data_pipelines.decoded_cache import open_cache
 from tipr_jax.preprocess import image as preprocess
 
+MULTILINGUAL = "multilingual"  # TFDS config of copies that were prepared from several languages
 ImageSource = Callable[[np.ndarray], np.ndarray]
 
 
@@ -32,14 +33,14 @@ def image_source(split: Split, data_cfg: Any) -> ImageSource:
       split: at least one image.
       data_cfg: `name`, `image_size`, `tfds_dir` ("": no TFDS copy), `cache` and `cache_dir` (see
         `decoded_cache`), `allow_truncated` (True accepts files that end early, as the released
-        IRRA does), `train_resize` (filter for the train split; the others are bilinear).
+        IRRA does), `train_resize` and `test_resize` (filters for the train split, the others).
 
     Raises:
       FileNotFoundError, ValueError: as `open_cache`, or no prepared TFDS copy.
     """
     image_size, truncated = tuple(data_cfg.image_size), data_cfg.allow_truncated
-    # Search resizes bilinearly, so evaluation does; the released IVT trains on bicubic images.
-    resize_filter = data_cfg.train_resize if split.name == "train" else "bilinear"
+    train = split.name == "train"
+    resize_filter = data_cfg.train_resize if train else data_cfg.test_resize
     encoded = split.image_path.__getitem__
     if data_cfg.tfds_dir:
         encoded = _tfds_bytes(split, data_cfg.name, data_cfg.tfds_dir)
@@ -86,7 +87,8 @@ def _tfds_bytes(split: Split, name: str, tfds_dir: str) -> Callable[[int], bytes
     import tensorflow_datasets as tfds
 
     try:
-        builder = tfds.builder_from_directory(_prepared_directory(name, tfds_dir))
+        config = MULTILINGUAL if split.language else ""
+        builder = tfds.builder_from_directory(_prepared_directory(name, config, tfds_dir))
         records = builder.as_data_source(split.name, decoders={"image": tfds.decode.SkipDecoding()})
     except (OSError, ValueError, KeyError) as error:
         reason = str(error).splitlines()[0]
@@ -109,9 +111,9 @@ def _tfds_bytes(split: Split, name: str, tfds_dir: str) -> Callable[[int], bytes
     return read
 
 
-def _prepared_directory(name: str, tfds_dir: str) -> str:
-    """tfds_dir/name/version, the newest version."""
-    parent = os.path.join(os.path.expanduser(tfds_dir), name)
+def _prepared_directory(name: str, config: str, tfds_dir: str) -> str:
+    """tfds_dir/name[/config]/version, the newest version."""
+    parent = os.path.join(os.path.expanduser(tfds_dir), name, config)
     versions = sorted(entry for entry in os.listdir(parent) if entry[0].isdigit())
     if not versions:
         raise ValueError(f"{parent} is empty")

@@ -6,7 +6,8 @@ from typing import Any
 
 import numpy as np
 
-from data_pipelines.annotations import Split, path_problem, read_entries
+from data_pipelines.annotations import Split
+from data_pipelines.entries import path_problem, read_entries
 
 MAX_WORDS = 50
 _CLEANING = str.maketrans({c: None for c in ",.'!?\"()*#:;~"} | {"-": " ", "/": " "})

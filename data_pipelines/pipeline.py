@@ -28,8 +28,9 @@ __all__ = ["make_image_iter", "make_text_iter", "make_train_iter", "steps_per_ep
 # A row indexes these arrays; the row -1 (padding) picks their extra last element.
 Columns = dict[str, np.ndarray]
 Tokenizer = Callable[[Sequence[str], int], np.ndarray]
-# (rows int [b], -1 for padding; epoch) -> more arrays of the batch, drawn anew in every epoch.
-DrawnColumns = Callable[[np.ndarray, int], dict[str, np.ndarray]]
+# (rows int [b], -1 for padding; epoch; places int [b] of the rows in the order of the epoch, across
+# processes) -> more arrays of the batch, drawn anew in every epoch.
+DrawnColumns = Callable[[np.ndarray, int, np.ndarray], dict[str, np.ndarray]]
 DrawnAt = Callable[[int, np.ndarray], dict[str, np.ndarray]]  # the same, of (step, rows)
 PREFETCH_BATCHES = 2
 
@@ -58,7 +59,7 @@ def make_train_iter(
       start_step: global step of the first batch.
       rows: int [b], which rows of each global batch to read (a process needs only those of its
         devices); None: all of them.
-      drawn: more columns that the method needs, a function of (rows, epoch).
+      drawn: more columns that the method needs.
 
     Yields:
       image uint8 [b,H,W,3], text_ids int32 [b,L], person_id int32 [b], image_id int32 [b],
@@ -69,7 +70,7 @@ def make_train_iter(
       FileNotFoundError: (while iterating) a missing image.
     """
     steps = steps_per_epoch(split, data_cfg)
-    mine = slice(None) if rows is None else rows
+    mine = np.arange(data_cfg.batch_size) if rows is None else rows
     columns = _caption_columns(split, tokenizer, data_cfg)
 
     @functools.lru_cache(maxsize=1)
@@ -81,7 +82,8 @@ def make_train_iter(
         return batches_of(epoch)[index, mine]
 
     def drawn_at(step: int, rows: np.ndarray) -> dict[str, np.ndarray]:
-        return drawn(rows, step // steps) if drawn else {}
+        epoch, index = divmod(step, steps)
+        return drawn(rows, epoch, index * data_cfg.batch_size + mine) if drawn else {}
 
     return _with_images(rows_at, range(start_step, 2**62), columns, split, data_cfg, drawn_at)
 

@@ -1,60 +1,120 @@
-"""Masked words for masked-language modelling, in spans, drawn on the host (spec ivt §8)."""
+"""Masked words for masked-language modelling, in spans, drawn on the host.
+
+One law for IVT's pre-training (spec ivt §8: whole words) and Bi-IRRA (spec bi_irra §3.4). Python's
+generator is asked in the order of the released code, so that a seed gives the released masks.
+"""
 
 import dataclasses
+import random
 from collections.abc import Callable, Sequence
 
 import numpy as np
 
+from data_pipelines.draws import generator
+
 IGNORED = -100  # label of unused places
-_STREAM = 2  # no other draws share numbers with these
 
 
 @dataclasses.dataclass(frozen=True)
 class MaskingLaw:
     """How many tokens are hidden, and by what; the defaults are IVT's pre-training."""
 
-    share: float = 0.25  # of the tokens, [CLS] included
+    share: float = 0.25  # of the tokens, those at both ends included
     max_masks: int = 8
-    span_probability: float = 0.2  # of starting a span of 2 or 3 tokens; else one token
+    span_probability: float = 0.2  # of starting a span of 2 to span_max tokens; else one token
+    span_max: int = 3
+    whole_words: bool = True  # spans are extended to them
     mask_probability: float = 0.8  # a hidden token becomes the mask token ...
-    random_probability: float = 0.1  # ... or any token of the vocabulary; else it stays
+    random_probability: float = 0.5  # ... or, of the rest, any of the vocabulary; else it stays
 
 
 def masked_positions(
-    length: int, continues: np.ndarray, law: MaskingLaw, rng: np.random.Generator
-) -> np.ndarray:
+    length: int, law: MaskingLaw, rng: random.Random, continues: Sequence[bool] = ()
+) -> list[int]:
     """Draws which of `length` tokens to hide; never token 0.
 
     Positions 1.. are visited in random order; one that is not hidden yet starts a token or span,
-    extended to whole words on both sides, until round(share * length) are hidden (half to even; at
-    least 1, at most max_masks). What is too much leaves again at random.
+    until round(share * length) are hidden (half to even; at least 1, at most max_masks). What is
+    too much leaves again at random.
 
     Args:
       length: number of tokens, padding excluded.
-      continues: bool [>= length], tokens that go on with the word before them.
+      continues: bool [length], tokens that go on with the word before them, if words are to be
+        hidden as a whole.
 
     Returns:
-      int [M], M <= max_masks, distinct; none for a text of one token.
+      distinct positions, at most max_masks; none for a text of one token. Their order is that of
+      the released code: of a Python set, or of the last shuffle.
     """
     wanted = min(law.max_masks, max(1, round(law.share * length)))
-    chosen: dict[int, None] = {}  # in order of drawing
-    for start in (1 + rng.permutation(length - 1)).tolist():
+    candidates = list(range(1, length))
+    rng.shuffle(candidates)
+    chosen: set[int] = set()
+    for start in candidates:
         if len(chosen) >= wanted:
             break
         if start in chosen:
             continue
         stop = start + 1
-        if rng.random() < law.span_probability:
-            stop = min(start + 2 + (rng.random() < 0.5), length)
-        while start > 1 and continues[start]:
-            start -= 1
-        while stop < length and continues[stop]:
-            stop += 1
-        chosen.update(dict.fromkeys(range(start, stop)))
-    positions = np.array(list(chosen), np.int64)
+        if law.span_probability > 0 and rng.random() < law.span_probability:
+            stop = min(start + rng.randint(2, law.span_max), length)
+        if continues:
+            start, stop = _whole_words(start, stop, continues)
+        chosen.update(range(start, stop))
+    positions = list(chosen)
     if len(positions) > wanted:
-        positions = rng.permutation(positions)[:wanted]
-    return positions
+        rng.shuffle(positions)
+    return positions[:wanted]
+
+
+def _whole_words(start: int, stop: int, continues: Sequence[bool]) -> tuple[int, int]:
+    while start > 1 and continues[start]:
+        start -= 1
+    while stop < len(continues) and continues[stop]:
+        stop += 1
+    return start, stop
+
+
+def hidden_tokens(
+    tokens: Sequence[int], law: MaskingLaw, rng: random.Random, mask_id: int, vocab_size: int
+) -> list[int]:
+    """What stands in the place of each token to hide: mask, any of the vocabulary, or itself."""
+    out = []
+    for token in tokens:
+        if rng.random() < law.mask_probability:
+            token = mask_id
+        elif rng.random() < law.random_probability:
+            token = rng.randint(0, vocab_size - 1)
+        out.append(token)
+    return out
+
+
+def mask_texts(
+    text_ids: np.ndarray, rngs: Sequence[random.Random], tokenizer: Callable, law: MaskingLaw
+) -> dict[str, np.ndarray]:
+    """Hides tokens of texts.
+
+    Args:
+      text_ids: int32 [T, L].
+      rngs: one per text.
+      tokenizer: with `pad_id`, `mask_id`, `vocab_size`; for whole words also `continues_word`,
+        bool [V].
+
+    Returns:
+      mlm_ids int32 [T, L]; mlm_positions int32 [T, M], the hidden places, filled up by 0;
+      mlm_labels int32 [T, M], the true ids there, filled up by -100; M = max_masks.
+    """
+    mlm_ids = text_ids.copy()
+    positions = np.zeros((len(text_ids), law.max_masks), np.int32)
+    labels = np.full_like(positions, IGNORED)
+    lengths = np.count_nonzero(text_ids != tokenizer.pad_id, axis=1).tolist()
+    for i, (text, length, rng) in enumerate(zip(text_ids, lengths, rngs, strict=True)):
+        continues = tokenizer.continues_word[text[:length]].tolist() if law.whole_words else ()
+        at = masked_positions(length, law, rng, continues)
+        old = text[at].tolist()
+        mlm_ids[i, at] = hidden_tokens(old, law, rng, tokenizer.mask_id, tokenizer.vocab_size)
+        positions[i, : len(at)], labels[i, : len(at)] = at, old
+    return {"mlm_ids": mlm_ids, "mlm_positions": positions, "mlm_labels": labels}
 
 
 class MaskedColumns:
@@ -62,10 +122,10 @@ class MaskedColumns:
 
     Args:
       captions: of every row.
-      tokenizer: (texts, length) -> int32 [N, length] with padding id 0, and `vocab_size`,
-        `mask_id`, `continues_word` as `WordPieceTokenizer` has them.
+      tokenizer: (texts, length) -> int32 [N, length], with what `mask_texts` asks for.
       length: L, tokens per text.
       seed: of the draws.
+      law: how many tokens are hidden, and by what.
     """
 
     def __init__(
@@ -78,35 +138,26 @@ class MaskedColumns:
     ):
         self.captions, self.tokenizer, self.length, self.seed = captions, tokenizer, length, seed
         self.law = law or MaskingLaw()
-        self.continues_word = tokenizer.continues_word
 
     def __call__(self, rows: np.ndarray, epoch: int) -> dict[str, np.ndarray]:
-        """Masked copies of the captions of `rows` int [b].
+        """Masked copies of the captions of `rows` int [b], as `mask_texts` gives them.
 
-        Returns:
-          mlm_ids int32 [b, L]; mlm_positions int32 [b, M], the hidden places, filled up by 0;
-          mlm_labels int32 [b, M], the true ids there, filled up by -100; M = max_masks. All of it
-          padding in padding rows (-1).
+        Padding rows (-1) have ids 0, positions 0 and labels -100.
         """
-        there = rows >= 0
-        ids = self.tokenizer([self.captions[row] for row in rows[there].tolist()], self.length)
-        mlm_ids = np.zeros((len(rows), self.length), np.int32)
-        positions = np.zeros((len(rows), self.law.max_masks), np.int32)
-        labels = np.full_like(positions, IGNORED)
-        for place, text in zip(np.flatnonzero(there), ids, strict=True):
-            rng = np.random.default_rng([self.seed, epoch, int(rows[place]), _STREAM])
-            continues = self.continues_word[text]
-            hidden = masked_positions(np.count_nonzero(text), continues, self.law, rng)
-            positions[place, : len(hidden)] = hidden
-            labels[place, : len(hidden)] = text[hidden]
-            mlm_ids[place] = self._hide(text, hidden, rng)
-        return {"mlm_ids": mlm_ids, "mlm_positions": positions, "mlm_labels": labels}
+        there = rows[rows >= 0].tolist()
+        text_ids = self.tokenizer([self.captions[row] for row in there], self.length)
+        rngs = [generator("mask words", self.seed, epoch, row) for row in there]
+        return spread(mask_texts(text_ids, rngs, self.tokenizer, self.law), rows >= 0)
 
-    def _hide(self, text: np.ndarray, hidden: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-        draw, law = rng.random(len(hidden)), self.law
-        anything = (rng.random(len(hidden)) * self.tokenizer.vocab_size).astype(np.int32)
-        is_random = draw < law.mask_probability + law.random_probability
-        replacement = np.where(is_random, anything, text[hidden])
-        out = text.copy()
-        out[hidden] = np.where(draw < law.mask_probability, self.tokenizer.mask_id, replacement)
-        return out
+
+def spread(columns: dict[str, np.ndarray], there: np.ndarray) -> dict[str, np.ndarray]:
+    """Columns of the rows that are `there` bool [b], in a batch with padding rows.
+
+    Those hold 0, and labels -100.
+    """
+    out = {}
+    for name, column in columns.items():
+        fill = IGNORED if name.endswith("labels") else 0
+        out[name] = np.full((len(there), *column.shape[1:]), fill, column.dtype)
+        out[name][there] = column
+    return out

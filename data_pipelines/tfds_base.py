@@ -1,5 +1,6 @@
-"""The common TFDS builder: one example per annotation entry, read from an official layout."""
+"""The common TFDS builder: one example per annotation entry, read from the files of a data set."""
 
+import dataclasses
 import os
 from collections.abc import Iterator
 from typing import Any
@@ -7,14 +8,27 @@ from typing import Any
 import tensorflow as tf
 import tensorflow_datasets as tfds
 
-from data_pipelines import annotations
+from data_pipelines import annotations, multilingual
+from data_pipelines.image_source import MULTILINGUAL
+
+
+@dataclasses.dataclass(kw_only=True)
+class LanguageConfig(tfds.core.BuilderConfig):
+    """Reads `{split}_reid_{language}.json` instead of the official annotation file.
+
+    One prepared copy serves all runs in several languages, whatever theirs are.
+    """
+
+    name: str = MULTILINGUAL
+    languages: tuple[str, ...]  # source first
 
 
 class PersonRetrievalBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
     """Reads `manual_dir/<official directory>`, writes array_record files in annotation order.
 
     Example: image (the file's bytes as they are), captions, person_id (train: 0-based), image_id
-    (position in the split), path (below imgs/). Example i of a split has image_id i.
+    (position in the split), path (below imgs/). Example i of a split has image_id i. A config with
+    languages (`LanguageConfig`) adds translations: {language: captions of the example in it}.
 
     A subclass is called `Builder`, lives in `<name>_dataset_builder.py` and sets VERSION, LICENSE
     and, if the layout is not that of its own name, `layout_name`.
@@ -32,8 +46,15 @@ class PersonRetrievalBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=
         """The layout in `annotations.LAYOUTS` that the files have."""
         return self.name
 
+    @property
+    def languages(self) -> tuple[str, ...]:
+        """Those of the config, source first; (): the official annotation file."""
+        return multilingual.run_languages(getattr(self.builder_config, "languages", ()))
+
     def _info(self) -> tfds.core.DatasetInfo:
         layout = annotations.LAYOUTS[self.layout_name]
+        captions = tfds.features.Sequence(tfds.features.Text())
+        translations = {language: captions for language in self.languages[1:]}
         return tfds.core.DatasetInfo(
             builder=self,
             description=f"Text-to-image person retrieval, layout of {layout.title}.",
@@ -42,11 +63,12 @@ class PersonRetrievalBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=
             features=tfds.features.FeaturesDict(
                 {
                     "image": tfds.features.Image(shape=(None, None, 3)),
-                    "captions": tfds.features.Sequence(tfds.features.Text()),
+                    "captions": captions,
                     "person_id": tf.int32,
                     "image_id": tf.int32,
                     "path": tfds.features.Text(),
                 }
+                | ({"translations": translations} if translations else {})
             ),
             disable_shuffling=True,
         )
@@ -57,8 +79,8 @@ class PersonRetrievalBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=
 
     def _split_generators(self, dl_manager: tfds.download.DownloadManager) -> dict[str, Any]:
         root = self._data_root(dl_manager)
-        _, image_root = annotations.find_files(self.layout_name, root)
-        splits = annotations.load_dataset(self.layout_name, root)
+        _, image_root = annotations.find_directory(self.layout_name, root)
+        splits = annotations.load_dataset(self.layout_name, root, self.languages)
         return {
             name: self._generate_examples(split, image_root)
             for name, split in splits.items()
@@ -68,20 +90,20 @@ class PersonRetrievalBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=
     def _generate_examples(
         self, split: annotations.Split, image_root: str
     ) -> Iterator[tuple[int, dict[str, Any]]]:
-        captions: list[list[str]] = [[] for _ in split.image_path]
-        for caption, image_id in zip(split.caption, split.caption_image_id, strict=True):
-            captions[image_id].append(caption)
+        captions = _by_image(split, split.caption)
+        translations = {name: _by_image(split, said) for name, said in split.translation.items()}
         for image_id, path in enumerate(split.image_path):
-            yield (
-                image_id,
-                {
-                    "image": path,
-                    "captions": captions[image_id],
-                    "person_id": int(split.image_person_id[image_id]),
-                    "image_id": image_id,
-                    "path": os.path.relpath(path, image_root),
-                },
-            )
+            example = {
+                "image": path,
+                "captions": captions[image_id],
+                "person_id": int(split.image_person_id[image_id]),
+                "image_id": image_id,
+                "path": os.path.relpath(path, image_root),
+            }
+            if translations:
+                told = {name: of_image[image_id] for name, of_image in translations.items()}
+                example["translations"] = told
+            yield image_id, example
 
     def _as_dataset(
         self,
@@ -101,3 +123,11 @@ class PersonRetrievalBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=
             return self.info.features.deserialize_example(record, decoders=decoders)
 
         return tf.data.Dataset.range(len(records)).map(example)
+
+
+def _by_image(split: annotations.Split, captions: tuple[str, ...]) -> list[list[str]]:
+    """Those of `captions`, one for each of `split.caption`, that belong to each image."""
+    of_image: list[list[str]] = [[] for _ in split.image_path]
+    for caption, image_id in zip(captions, split.caption_image_id, strict=True):
+        of_image[image_id].append(caption)
+    return of_image

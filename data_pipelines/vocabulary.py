@@ -1,20 +1,29 @@
 """Which tokenizer a run uses: its own, that of the run it starts from, the user's, or a new one."""
 
+import itertools
 import logging
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from tipr_jax.text import TOKENIZER_DIR, Tokenizer, load_tokenizer, wordpiece
+from data_pipelines.annotations import Split
+from tipr_jax.text import TOKENIZER_DIR, Tokenizer, load_tokenizer, wordpiece, xlm_roberta
 
 log = logging.getLogger("tipr_jax")
 
 TRAIN = "train"  # value of data.vocab
 # Tokenizers whose vocabulary does not come with the package, and how to train one.
-TRAINERS: dict[str, Callable[[Sequence[str], int], Tokenizer]] = {"wordpiece": wordpiece.train}
+TRAINERS: dict[str, Callable[[Sequence[str], int], Tokenizer]] = {
+    "wordpiece": wordpiece.train,
+    "xlm_roberta": xlm_roberta.train,
+}
+FILES = {
+    "wordpiece": "vocab.txt or tokenizer.json",
+    "xlm_roberta": "sentencepiece.bpe.model or tokenizer.json",
+}
 
 
 def open_tokenizer(
-    name: str, vocab: str, vocab_size: int, captions: Sequence[str], kept: Sequence[Path]
+    name: str, vocab: str, vocab_size: int, train: Split, kept: Sequence[Path]
 ) -> Tokenizer:
     """The tokenizer `name`, with the first vocabulary that there is.
 
@@ -22,36 +31,39 @@ def open_tokenizer(
       name: key of `text.TOKENIZERS`.
       vocab: folder of a vocabulary, or "train" to make one from the captions; `data.vocab`.
       vocab_size: what the model has room for.
-      captions: to make one from.
+      train: to make one from its captions, in all languages.
       kept: runs or model directories that may hold one, preferred to `vocab`.
 
     Raises:
-      ValueError, FileNotFoundError: no vocabulary, or one that the model has no room for.
+      ValueError, FileNotFoundError: no vocabulary, or one of another size than the model's.
     """
     if name not in TRAINERS:
         return load_tokenizer(name)
-    tokenizer = _find(name, vocab, vocab_size, captions, kept)
-    if tokenizer.vocab_size > vocab_size:
-        raise ValueError(
-            f"the vocabulary has {tokenizer.vocab_size} pieces, model.vocab_size is {vocab_size}; "
-            f"set --config.model.vocab_size={tokenizer.vocab_size}"
-        )
-    return tokenizer
-
-
-def _find(
-    name: str, vocab: str, vocab_size: int, captions: Sequence[str], kept: Sequence[Path]
-) -> Tokenizer:
     for directory in kept:
         if (directory / TOKENIZER_DIR).is_dir():
-            return load_tokenizer(name, directory / TOKENIZER_DIR)
+            tokenizer = load_tokenizer(name, directory / TOKENIZER_DIR)
+            _check_size(tokenizer, vocab_size, tokenizer.vocab_size <= vocab_size)
+            return tokenizer
     if vocab == TRAIN:
+        captions = [*train.caption, *itertools.chain(*train.translation.values())]
         log.info("making a %s vocabulary from %d captions", name, len(captions))
         return TRAINERS[name](captions, vocab_size)
     if not vocab:
         raise ValueError(
             f"data.vocab is empty: the {name} tokenizer needs a vocabulary; set "
-            "--config.data.vocab to the folder of the pre-trained text model (vocab.txt or "
-            f"tokenizer.json), or to {TRAIN!r} to make one from the captions"
+            f"--config.data.vocab to the folder of the pre-trained text model ({FILES[name]}), "
+            f"or to {TRAIN!r} to make one from the captions"
         )
-    return load_tokenizer(name, vocab)
+    tokenizer = load_tokenizer(name, vocab)
+    _check_size(tokenizer, vocab_size, tokenizer.vocab_size == vocab_size)
+    return tokenizer
+
+
+def _check_size(tokenizer: Tokenizer, vocab_size: int, fits: bool) -> None:
+    """A vocabulary made from captions may be smaller than the model's, one from elsewhere not."""
+    if not fits:
+        raise ValueError(
+            f"the vocabulary has {tokenizer.vocab_size} pieces, model.vocab_size is {vocab_size}; "
+            f"set --config.model.vocab_size={tokenizer.vocab_size}, or give the vocabulary of the "
+            "pre-trained text model"
+        )

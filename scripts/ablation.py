@@ -5,8 +5,9 @@
   python scripts/ablation.py ivt --seeds=5 --config.schedule.num_epochs=10
 
 Every run is `configs/METHOD.py:quickstart` with the switches of the row, below --workdir; a rerun
-continues. Options that begin with --config. hold for all runs. The table gives mean and standard
-deviation over the seeds: with few seeds, differences within the spread mean nothing.
+continues. The rows of a seed share its warm start. Options that begin with --config. hold for all
+runs. The table gives mean and standard deviation over the seeds: with few seeds, differences within
+the spread mean nothing.
 """
 
 import argparse
@@ -61,6 +62,7 @@ def main() -> None:
     workdir = (args.workdir or ROOT / "runs" / f"ablation_{args.method}").absolute()
     columns = "  ".join(f"{metric:>15}" for metric in METRICS)
     lines = ["".join(f"{part:>6}" for part in switches) + "   " + columns]
+    warm_start: dict[int, Path] = {}  # of each seed
     for choice in itertools.product(*(states for states in switches.values())):
         values = dict(zip(switches, choice, strict=True))
         name = "_".join(f"{part}_{value}" for part, value in values.items()).lower()
@@ -69,8 +71,13 @@ def main() -> None:
             flags = {"seed": str(seed)}
             for part, value in values.items():
                 flags |= switches[part][value]
+            if seed in warm_start:
+                flags["init_from"] = str(warm_start[seed])
             print(f"{name}, seed {seed} ...", file=sys.stderr, flush=True)
-            results.append(train(args.method, workdir / name / f"seed_{seed}", flags, extra))
+            run = workdir / name / f"seed_{seed}"
+            results.append(train(args.method, run, flags, extra))
+            if (run / "warm_start").is_dir():
+                warm_start[seed] = run / "warm_start"
         lines.append(line(values, results))
     print(f"{args.method}, generated data, last epoch, text to image, {args.seeds} seeds")
     print("\n".join(lines))

@@ -8,8 +8,9 @@
 
 Suites: train_step (forward, losses, backward, update), encode (both towers, no gradient), input
 (image files on disk to a host batch), streaming (SDM forward and backward without a B x B matrix,
-and its temporary memory), ranking (R@k, mAP and mINP from embeddings), startup (process start to
-the end of the first step, with an empty and a filled compilation cache).
+and its temporary memory), ranking (R@k, mAP and mINP from embeddings), rerank (pairs of Bi-IRRA's
+matching head, no twin), startup (process start to the end of the first step, with an empty and a
+filled compilation cache).
 
 Each figure is the median of --rounds calls after a warm-up. With --vs-torch the same work in plain
 PyTorch alternates with ours, call by call, and the ratio is the median over the pairs, with its
@@ -33,7 +34,7 @@ sys.path[:0] = [str(ROOT), str(ROOT / "scripts")]  # also runs from a checkout t
 os.environ.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")
 
 import jax
-from bench import devices, input_suite, model_suites, ranking, startup, streaming
+from bench import devices, input_suite, model_suites, ranking, rerank_suite, startup, streaming
 from bench.measure import HEADER, Case, best_lines, line, measure
 
 from tipr_jax import command_line
@@ -44,6 +45,7 @@ SUITES: dict[str, Callable[[Any], Iterator[Case]]] = {
     "input": input_suite.cases,
     "streaming": streaming.cases,
     "ranking": ranking.cases,
+    "rerank": rerank_suite.cases,
     "startup": startup.cases,
 }
 

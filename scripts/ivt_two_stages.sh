@@ -8,8 +8,8 @@ cd "$(dirname "${BASH_SOURCE[0]}")/.."
 scripts/install.sh data
 train() { .venv/bin/python -m tipr_jax.main --config="configs/ivt.py:$1" --workdir="runs/$2" "${@:3}"; }
 train pretrain_quickstart ivt_pretrain
-train quickstart ivt_finetuned --config.init_from=runs/ivt_pretrain "$@"
-train quickstart ivt_scratch "$@"
+train finetune_quickstart ivt_finetuned --config.init_from=runs/ivt_pretrain "$@"
+train finetune_quickstart ivt_scratch "$@"
 
 .venv/bin/python - <<'PYTHON'
 from tipr_jax.results import read_evaluations

@@ -168,6 +168,7 @@ def cache_call(
         cache_dir=cache_dir,
         allow_truncated=False,
         train_resize="bilinear",
+        test_resize="bilinear",
     )
     stream = make_train_iter(
         split, lambda texts, length: np.ones((len(texts), length), np.int32), config, seed=0

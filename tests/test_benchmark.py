@@ -37,7 +37,12 @@ def few_torch_threads():
     torch.set_num_threads(threads)
 
 
-@pytest.mark.parametrize("suite", benchmark.SUITES)
+def test_rerank_suite_runs(tmp_path):
+    (row,) = run(tmp_path, "--suite=rerank")["rows"]
+    assert FIELDS <= set(row) and (row["name"], row["rows"]) == ("rerank 8 x 4 of 12", 32)
+
+
+@pytest.mark.parametrize("suite", sorted(set(benchmark.SUITES) - {"rerank"}))
 def test_suite_runs_against_the_twin(suite, tmp_path, capsys):
     result = run(tmp_path, f"--suite={suite}", "--vs-torch")
     shown = capsys.readouterr().out

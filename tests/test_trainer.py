@@ -112,7 +112,7 @@ def data(tiny_config):
     from data_pipelines.data_module import DataModule
     from tipr_jax.text.clip_bpe import ClipTokenizer
 
-    return DataModule(tiny_config.data, ClipTokenizer(), seed=1, eval_batch_size=16)
+    return DataModule(tiny_config, ClipTokenizer())
 
 
 def build(config, data):

@@ -6,13 +6,14 @@ H/W image height and width, D width, C shared embedding, V vocabulary, I identit
 | key       | dtype | shape     | meaning                                                          |
 |-----------|-------|-----------|------------------------------------------------------------------|
 | image     | uint8 | [B,H,W,3] | RGB, resized, not normalised (that happens on the device)        |
-| text_ids  | int32 | [B,L]     | start, tokens, end, zero padding; clean (masked on the device)   |
+| text_ids  | int32 | [B,L]     | start, tokens, end, padding (0; of XLM-R 1); clean               |
 | person_id | int32 | [B]       | identity; 0-based and contiguous in training                     |
 | image_id  | int32 | [B]       | index of the annotation entry (captions of one image share it)   |
 | valid     | bool  | [B]       | False on padding rows (the last, partial batch of an epoch)      |
 
 A method may ask for more columns (`models.Method.columns`), drawn on the host anew in every epoch:
-IVT's word_ids and phrase_ids [B,L], the masked words of pre-training.
+IVT's word_ids and phrase_ids [B,L], the masked words of its pre-training; Bi-IRRA's target_ids,
+masked words and masked patches.
 """
 
 from collections.abc import Mapping
@@ -98,5 +99,5 @@ def _synthetic_column(
         return rng.random(shape) < 0.5
     if key.endswith("_ids"):
         return _synthetic_texts(rng, *shape, vocab_size)
-    bound = {"positions": shape[-1], "labels": vocab_size}.get(key.rsplit("_", 1)[-1], 1)
-    return rng.integers(0, bound, shape).astype(dtype)
+    bounds = {"positions": (0, shape[-1]), "labels": (0, vocab_size), "language": (1, 2)}
+    return rng.integers(*bounds.get(key.rsplit("_", 1)[-1], (0, 1)), shape).astype(dtype)

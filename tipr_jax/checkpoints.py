@@ -10,6 +10,7 @@ import logging
 import os
 import shutil
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import jax
@@ -215,6 +216,38 @@ def model_fields(directory: str | Path) -> tuple[str, dict]:
     Raises:
       ValueError: if `directory` is neither, or its config is not one of ours.
     """
+    config = _read_config(directory)
+    fields = dict(config["model"])
+    if "data" in config:
+        fields |= {key: config["data"][key] for key in ("image_size", "text_length")}
+        fields |= _languages(config["data"])
+    return config["method"], {k: _tuples(v) for k, v in fields.items()}
+
+
+def _languages(data: dict) -> dict:
+    """The model field `languages` of a multilingual run, {} of another one."""
+    from data_pipelines.annotations import languages_of
+
+    names = ("languages", "source", "target")
+    languages = languages_of(SimpleNamespace(**{name: data.get(name) for name in names}))
+    return {"languages": languages} if languages else {}
+
+
+def _tuples(value: Any) -> Any:
+    """JSON has no tuples; a Config is hashable only with them."""
+    return tuple(map(_tuples, value)) if isinstance(value, list) else value
+
+
+def test_resize(directory: str | Path) -> str:
+    """The filter with which photos are resized for the model of a run or a model directory.
+
+    Errors as `model_fields`.
+    """
+    config = _read_config(directory)
+    return config.get("data", config).get("test_resize", "bilinear")
+
+
+def _read_config(directory: str | Path) -> dict:
     path = Path(directory) / CONFIG_FILE
     if not path.is_file():
         raise ValueError(
@@ -223,17 +256,13 @@ def model_fields(directory: str | Path) -> tuple[str, dict]:
         )
     try:
         config = json.loads(path.read_text())
-        fields = dict(config["model"])
-        config["method"]
+        dict(config["model"]), config["method"]
     except (ValueError, KeyError, TypeError):
         raise ValueError(
             f"{path} is not the config of a run or of a converted checkpoint (an object with "
             "'method' and 'model'); make one with `python -m tipr_jax.convert` or by training"
         ) from None
-    if "data" in config:
-        fields |= {key: config["data"][key] for key in ("image_size", "text_length")}
-    # JSON has no tuples; a Config is hashable only with them.
-    return config["method"], {k: tuple(v) if isinstance(v, list) else v for k, v in fields.items()}
+    return config
 
 
 def load_run_params(workdir: str | Path, step: int | None = None) -> tuple[int, Any]:

@@ -173,13 +173,15 @@ def convert_bi_irra_init(
 
 class Converter(NamedTuple):
     """model: the method whose parameters these are; `forward` reads, `reverse` writes official
-    names. image_size: the default, None where the file tells. sources: files it reads."""
+    names. image_size: the default, None where the file tells. sources: files it reads.
+    test_resize: filter for photos in searches with the converted model."""
 
     model: str
     forward: Callable[..., tuple[dict[str, Any], dict[str, Any]]]
     reverse: Callable[[dict[str, Any]], StateDict] | None = None
     image_size: tuple[int, int] | None = (384, 128)
     sources: int = 1
+    test_resize: str = "bilinear"
 
 
 def reverse_bi_irra(params: dict[str, Any]) -> StateDict:
@@ -193,7 +195,7 @@ METHODS = {
     "ivt_init": Converter("ivt", convert_ivt_init, sources=2),
     "bert": Converter("ivt", convert_bert),
     "timm_vit": Converter("ivt", convert_timm_vit),
-    "bi_irra": Converter("bi_irra", convert_bi_irra, reverse_bi_irra, None),
+    "bi_irra": Converter("bi_irra", convert_bi_irra, reverse_bi_irra, None, 1, "bicubic"),
     "bi_irra_init": Converter("bi_irra", convert_bi_irra_init, image_size=None, sources=2),
     "beit": Converter("bi_irra", convert_beit, image_size=None),
     "xlm_roberta": Converter("bi_irra", convert_xlm_roberta, image_size=None),
@@ -219,7 +221,8 @@ def forward(
     states = map(files.read_state_dict, sources)
     params, config = converter.forward(*states, size, stride, **options)
     MODELS[converter.model].config(**config)  # raises for sizes that the model does not support
-    save_params(output, params, {"method": converter.model, "model": config})
+    fields = {"method": converter.model, "model": config, "test_resize": converter.test_resize}
+    save_params(output, params, fields)
     return summary(", ".join(map(str, sources)), output, flatten(params)) + "".join(
         f"\n  {name:14} {value}" for name, value in config.items()
     )

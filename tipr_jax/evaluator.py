@@ -1,9 +1,13 @@
 """Evaluation: encode gallery and queries in padded, sharded batches, then rank by cosine.
 
+With `eval.rerank_k` a matching head then orders each query's best candidates anew (`rerank`).
 Every process encodes its rows of each batch and gets all features; process 0 ranks.
 """
 
-from collections.abc import Callable, Iterable
+import logging
+import time
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from itertools import groupby
 from typing import Any, NamedTuple
 
 import jax
@@ -13,16 +17,32 @@ from tqdm import tqdm
 
 from tipr_jax import distributed
 from tipr_jax.experiment import Experiment, towers
-from tipr_jax.metrics.retrieval import embedding_ranks, gallery_images, retrieval_metrics, unit_rows
+from tipr_jax.metrics.rerank import candidate_ranks, cosine_candidates, match_score
+from tipr_jax.metrics.retrieval import (
+    embedding_ranks,
+    gallery_images,
+    metrics_from_ranks,
+    retrieval_metrics,
+    unit_rows,
+)
 from tipr_jax.report import RetrievalSheet
+from tipr_jax.rerank import Reranker, can_match
+from tipr_jax.results import Scores
 from tipr_jax.sharding import process_rows, put_batch
+from tipr_jax.train_state import select_params
+
+log = logging.getLogger("tipr_jax")
 
 
 class SplitFeatures(NamedTuple):
-    """Un-normalised features of one split: images [G,C] and captions [Q,C], float32."""
+    """Un-normalised features of one split: images [G,C] and captions [Q,C], float32.
+
+    image_tokens: [G,1+P,D] in the compute dtype, where re-ranking needs them.
+    """
 
     image: np.ndarray
     text: np.ndarray
+    image_tokens: np.ndarray | None = None
 
 
 class Interrupted(Exception):
@@ -33,71 +53,176 @@ class Evaluator:
     """Encodes splits with jitted encoders; one instance serves a whole run.
 
     `should_stop` is asked before every batch; True ends the evaluation with `Interrupted`.
+
+    Raises:
+      ValueError: `eval.rerank_pairs` does not fit the mesh; an unknown `eval.rerank_score`.
     """
 
     def __init__(self, exp: Experiment, data: Any, should_stop: Callable[[], bool] = lambda: False):
         self.exp, self.data, self.should_stop = towers(exp), data, should_stop
         self.encode_image = self._jit("encode_image")
         self.encode_text = self._jit("encode_text")
+        self._told: set[str] = set()  # splits of whose gallery size a line was logged
+        match_score(np.zeros(2), exp.config.eval.rerank_score)  # raises for an unknown one
+        wanted = exp.config.eval.rerank_k > 0 and can_match(self.exp)
+        self.reranker = Reranker(self.exp, self._check) if wanted else None
 
-    def _jit(self, method: str) -> Callable[[Any, jax.Array], jax.Array]:
+    def _jit(self, method: str) -> Callable[..., jax.Array]:
         exp = self.exp
 
-        def encode(params: Any, x: jax.Array) -> jax.Array:
-            return getattr(nnx.merge(exp.graphdef, params), method)(x)
+        def encode(params: Any, x: jax.Array, language: int = 0) -> jax.Array:
+            # Models of one language do not know the argument.
+            chosen = (language,) if language else ()
+            return getattr(nnx.merge(exp.graphdef, params), method)(x, *chosen)
 
         return jax.jit(
             encode,
+            static_argnums=2,
             in_shardings=(exp.param_shardings, exp.batch_sharding),
             out_shardings=exp.replicated,
         )
 
     def tower_params(self, params: Any) -> Any:
-        """Those of a model's parameters that the encoders read."""
-        return {name: params[name] for name in self.exp.abstract_params}
+        """Those of a model's parameters that evaluation reads."""
+        return select_params(params, self.exp.abstract_params)
 
-    def _run(self, encode: Callable, params: Any, batches: Iterable, key: str, n: int, what: str):
+    def _check(self) -> None:
+        if self.should_stop():
+            raise Interrupted
+
+    def _run(self, encode: Callable, batches: Iterable, key: str, n: int, what: str) -> Any:
+        """encode(array `key` of every batch), one array or several: their first n rows."""
         bar = tqdm(total=n, desc=what, unit=key.split("_")[0], leave=False, disable=None)
-        rows = []
+        out, done = None, 0
         with bar:
-            params = self.tower_params(params)
             for batch in batches:
-                if self.should_stop():
-                    raise Interrupted
+                self._check()
                 x = put_batch({key: batch[key]}, self.exp.batch_sharding)[key]
-                rows.append(np.asarray(encode(params, x)))
-                bar.update(min(len(rows[-1]), n - bar.n))
-        return np.concatenate(rows)[:n]
+                rows = jax.tree.map(np.asarray, encode(x))
+                if out is None:
+                    out = jax.tree.map(lambda x: np.empty((n, *x.shape[1:]), x.dtype), rows)
+                count = min(len(x), n - done)
+                for to, new in zip(jax.tree.leaves(out), jax.tree.leaves(rows), strict=True):
+                    to[done : done + count] = new[:count]
+                done += count
+                bar.update(count)
+        return out
 
-    def features(self, params: Any, split: str) -> SplitFeatures:
-        """Encodes every image and every caption of a split, in annotation order."""
-        annotations = self.data.splits[split]
-        rows = process_rows(self.exp.batch_sharding, self.exp.config.eval.batch_size)
-        return SplitFeatures(
-            image=self._run(
-                self.encode_image,
-                params,
-                self.data.image_batches(split, rows),
-                "image",
-                len(annotations.image_path),
-                f"encode {split} gallery",
-            ),
-            text=self._run(
-                self.encode_text,
-                params,
-                self.data.text_batches(split, rows),
-                "text_ids",
-                len(annotations.caption),
-                f"encode {split} queries",
-            ),
+    def features(
+        self, params: Any, splits: Sequence[str], *, tokens: bool = False
+    ) -> Iterator[tuple[str, SplitFeatures]]:
+        """(split, features) of every split, images and captions in annotation order.
+
+        Neighbouring splits with the same images, in several languages, share their encoding.
+        tokens: also those of the images.
+        """
+        params = self.tower_params(params)
+        for _, group in groupby(splits, key=lambda split: id(self.data.splits[split].image_path)):
+            images = None
+            for split in group:
+                images = images or self._images(params, split, tokens)
+                yield split, SplitFeatures(images[0], self._texts(params, split), *images[1:])
+
+    def _images(self, params: Any, split: str, tokens: bool) -> tuple[np.ndarray, ...]:
+        """(features,) or (features, tokens) of a split's images."""
+        encode = self.reranker.encode_image if tokens else self.encode_image
+        out = self._run(
+            lambda x: encode(params, x),
+            self.data.image_batches(split, self._rows),
+            "image",
+            len(self.data.splits[split].image_path),
+            f"encode {split} gallery",
+        )
+        return out if tokens else (out,)
+
+    def _texts(self, params: Any, split: str) -> np.ndarray:
+        language = language_index(self.exp.model_config, self.data.splits[split])
+        return self._run(
+            lambda x: self.encode_text(params, x, language),
+            self.data.text_batches(split, self._rows),
+            "text_ids",
+            len(self.data.splits[split].caption),
+            f"encode {split} queries",
         )
 
-    def metrics(self, params: Any, split: str) -> dict[str, dict[str, float]]:
-        """{"t2i": {R1, R5, R10, mAP, mINP}, "i2t": ...} in percent (spec irra §7)."""
-        features = self.features(params, split)
-        cfg = self.exp.config.eval
+    @property
+    def _rows(self) -> np.ndarray:
+        return process_rows(self.exp.batch_sharding, self.exp.config.eval.batch_size)
+
+    def evaluate(self, params: Any, splits: Sequence[str]) -> Scores:
+        """split -> {"t2i": {R1, R5, R10, mAP, mINP}, "i2t": ...} in percent (spec irra §7).
+
+        With re-ranking also "t2i_rerank" (spec bi_irra §6).
+        """
+        tokens = self.reranker is not None
+        features = self.features(params, splits, tokens=tokens)
+        return {split: self._scores(params, split, found) for split, found in features}
+
+    def _scores(self, params: Any, split: str, features: SplitFeatures) -> dict:
+        cfg, annotations = self.exp.config.eval, self.data.splits[split]
         options = dict(gallery=cfg.gallery, trapezoid_ap=cfg.trapezoid_ap)
-        return distributed.from_writer(lambda: rank(features, self.data.splits[split], **options))
+        scores = distributed.from_writer(lambda: rank(features, annotations, **options))
+        if self.reranker:
+            scores["t2i_rerank"] = self._rerank(params, split, features)
+        return scores
+
+    def _rerank(self, params: Any, split: str, features: SplitFeatures) -> dict[str, float]:
+        """Text-to-image metrics of the matching head's order of each query's candidates."""
+        cfg, annotations = self.exp.config.eval, self.data.splits[split]
+        gallery = gallery_images(
+            annotations.caption_image_id, len(annotations.image_path), cfg.gallery
+        )
+        if cfg.rerank_k > len(gallery) and split not in self._told:
+            self._told.add(split)
+            log.info(
+                "eval.rerank_k is %d, all %d images of %s are re-ranked",
+                *(cfg.rerank_k, len(gallery), split),
+            )
+        began = time.perf_counter()
+        candidates = cosine_candidates(features.text, features.image[gallery], cfg.rerank_k)
+        found = time.perf_counter()
+        logits = self.reranker(
+            self.tower_params(params),
+            self.data.text_batches(split, self._rows),
+            features.image_tokens,
+            gallery[candidates],
+            split,
+        )
+        log_speed(split, candidates.shape, found - began, time.perf_counter() - found)
+        score = match_score(logits, cfg.rerank_score)
+        person = annotations.caption_person_id, annotations.image_person_id[gallery]
+        misses = cfg.gallery != "unique"
+
+        def metrics() -> dict[str, float]:
+            ranks = candidate_ranks(candidates, score, *person, count_misses=misses)
+            return metrics_from_ranks(ranks, trapezoid_ap=cfg.trapezoid_ap)
+
+        return distributed.from_writer(metrics)
+
+
+def language_index(model_config: Any, annotations: Any) -> int:
+    """Which of the model's languages the captions of a split are in; 0 for models of one.
+
+    Raises:
+      ValueError: one that the model does not know.
+    """
+    language, known = annotations.language, getattr(model_config, "languages", ())
+    if not language or not known:
+        return 0
+    if language not in known:
+        raise ValueError(
+            f"the captions are in {language!r}, the model knows {known}; set --config.data.target"
+        )
+    return known.index(language)
+
+
+def log_speed(split: str, shape: tuple[int, int], cosine: float, match: float) -> None:
+    """One line about both stages; times in seconds."""
+    queries, k = shape
+    log.info(
+        "re-rank %s: %d queries x %d candidates, %.0f pairs/s, %.1f ms per query (cosine %.2f ms)",
+        *(split, queries, k, queries * k / match, 1e3 * match / queries, 1e3 * cosine / queries),
+    )
 
 
 def rank(
@@ -123,27 +248,39 @@ def rank(
 
 
 def example_sheets(
-    features: SplitFeatures, annotations: Any, count: int = 4
+    found: Mapping[str, SplitFeatures], splits: Mapping[str, Any], count: int = 4
 ) -> dict[str, list[RetrievalSheet]]:
-    """Rankings worth a look: `count` queries drawn at random and the `count` worst failures."""
-    image, text = map(unit_rows, features)
+    """Rankings worth a look: `count` queries drawn at random and the `count` worst failures.
+
+    They are of the first split in `found`; others, the same images described in other languages,
+    show what becomes of one query in each.
+    """
+    split, *others = found
+    features, annotations = found[split], splits[split]
     person = annotations.caption_person_id
-    ranks = embedding_ranks(text, image, person, annotations.image_person_id).best_rank()
-
-    def sheet(query: int) -> RetrievalSheet:
-        scores = image @ text[query]
-        top = np.argsort(-scores, kind="stable")[:10]
-        right = annotations.image_person_id[top] == person[query]
-        paths = [annotations.image_path[i] for i in top]
-        return RetrievalSheet(
-            query=annotations.caption[query],
-            query_image_path=annotations.image_path[annotations.caption_image_id[query]],
-            ranked=list(zip(paths, scores[top].tolist(), right.tolist(), strict=True)),
-        )
-
-    drawn = np.random.default_rng(0).permutation(len(ranks))[:count]
-    worst = np.argsort(-ranks, kind="stable")[:count]
-    return {
-        "Queries drawn at random": [sheet(q) for q in drawn],
-        "Worst failures": [sheet(q) for q in worst],
+    ranks = embedding_ranks(features.text, features.image, person, annotations.image_person_id)
+    best = ranks.best_rank()
+    drawn = np.random.default_rng(0).permutation(len(best))[:count]
+    worst = np.argsort(-best, kind="stable")[:count]
+    sheets = {
+        "Queries drawn at random": [ranking_sheet(features, annotations, q) for q in drawn],
+        "Worst failures": [ranking_sheet(features, annotations, q) for q in worst],
     }
+    if others:
+        sheets["One query in every language"] = [
+            ranking_sheet(found[s], splits[s], drawn[0]) for s in found
+        ]
+    return sheets
+
+
+def ranking_sheet(features: SplitFeatures, annotations: Any, query: int) -> RetrievalSheet:
+    """The first ten images by cosine of one caption."""
+    scores = unit_rows(features.image) @ unit_rows(features.text[query : query + 1])[0]
+    top = np.argsort(-scores, kind="stable")[:10]
+    right = annotations.image_person_id[top] == annotations.caption_person_id[query]
+    paths = [annotations.image_path[i] for i in top]
+    return RetrievalSheet(
+        query=annotations.caption[query],
+        query_image_path=annotations.image_path[annotations.caption_image_id[query]],
+        ranked=list(zip(paths, scores[top].tolist(), right.tolist(), strict=True)),
+    )

@@ -20,7 +20,7 @@ from tipr_jax import batch, checkpoints, distributed, optim, sharding
 from tipr_jax.models import MODELS, Method
 from tipr_jax.precision import DtypePolicy, policy
 from tipr_jax.pretrained import ivt
-from tipr_jax.train_state import TrainState, create_state, define_model
+from tipr_jax.train_state import TrainState, create_state, define_model, select_params
 from tipr_jax.train_step import check_micro_batches
 
 log = logging.getLogger("tipr_jax")
@@ -33,16 +33,22 @@ SIZES = {
     "heads",
     "vision_width",
     "vision_depth",
+    "vision_heads",
     "text_width",
     "text_depth",
+    "text_heads",
+    "text_ffn",
     "vocab_size",
     "max_positions",
     "embed_dim",
     "fusion_depth",
     "fusion_ffn",
+    "tie_decoder",
 }
 # ... and those that resizing a table of positions can change.
 GEOMETRY = {"image_size", "stride", "text_length"}
+# Of a model that is only evaluated also how its parameters were trained to be used.
+USE = {"positions", "fusion_epsilon"}
 POSITIONS = ("adopt", "resize", "as_official")
 
 
@@ -153,7 +159,9 @@ def make_optimizer(
 
 
 def make_model_config(method: Method, config: ConfigDict, model_fields: dict) -> Any:
-    """The method's frozen Config from `config.model` and the data's shapes."""
+    """The method's frozen Config from `config.model`, the data's shapes and languages."""
+    from data_pipelines.annotations import languages_of
+
     image_size = tuple(config.data.image_size)
     if len(image_size) != 2:
         raise ValueError(
@@ -163,6 +171,8 @@ def make_model_config(method: Method, config: ConfigDict, model_fields: dict) ->
     known = {f.name for f in dataclasses.fields(method.config)}
     # Not every method has classes to count.
     fields = config.model.to_dict() | {k: v for k, v in model_fields.items() if k in known}
+    if "languages" in known and (languages := languages_of(config.data)):
+        fields["languages"] = languages
     if unknown := sorted(set(fields) - known):
         raise ValueError(
             f"config.model has unknown fields {unknown}; {config.method} knows {sorted(known)}"
@@ -220,7 +230,7 @@ def trained_towers(exp: Experiment, workdir: Path) -> tuple[int, Any]:
     exp = towers(exp)
     if missing := sorted(set(exp.abstract_params) - set(loaded)):
         raise ValueError(f"{source} lacks {missing}; it has {sorted(loaded)}")
-    loaded = {name: loaded[name] for name in exp.abstract_params}
+    loaded = select_params(loaded, exp.abstract_params)
     check_shapes(loaded, exp.abstract_params, str(source))
     return step, sharding.put_params(loaded, exp.param_shardings)
 
@@ -248,7 +258,11 @@ def adopt_model(config: ConfigDict, source: Path | str, *, training: bool = Fals
             f"{source} is a checkpoint of {method!r}, the config is for {config.method!r}"
         )
     config = config.copy_and_resolve_references()
-    names = SIZES if training and config.init_positions != "adopt" else SIZES | GEOMETRY
+    names = set(SIZES)
+    if not training or config.init_positions == "adopt":
+        names |= GEOMETRY
+    if not training:
+        names |= USE
     changed = []
     for section in (config.data, config.model):
         for name in sorted(set(section) & set(fields) & names):
@@ -274,11 +288,22 @@ def overlay(params: Any, loaded: Any, source: str) -> Any:
         params["classifier"]
     ):
         del loaded["classifier"]
-    check_shapes(loaded, {k: params[k] for k in loaded}, source)
+    expected = {k: params[k] for k in loaded}
+    loaded, expected = _shared_mask(loaded, expected), _shared_mask(expected, loaded)
+    check_shapes(loaded, expected, source)
     fresh = sorted(set(params) - set(loaded))
     log.info("parameters from %s; fresh: %s", source, ", ".join(fresh) or "none")
 
-    return params | {k: jax.tree.map(_place, v, params[k]) for k, v in loaded.items()}
+    placed = jax.tree.map(_place, loaded, expected)
+    return params | {k: params[k] | v if isinstance(v, dict) else v for k, v in placed.items()}
+
+
+def _shared_mask(params: Any, other: Any) -> Any:
+    """`params`; its token for masked patches, which a run without them lacks, if both have it."""
+    encoder, there = (tree.get("image_encoder", {}) for tree in (params, other))
+    if "mask_embed" not in encoder or "mask_embed" in there:
+        return params
+    return params | {"image_encoder": {k: v for k, v in encoder.items() if k != "mask_embed"}}
 
 
 def _place(value: Any, old: jax.Array) -> jax.Array:

@@ -129,7 +129,7 @@ def evaluate(config: Any, workdir: Path) -> None:
     exp = experiment.build(config)
     step, params = experiment.trained_towers(exp, workdir)
     evaluator = Evaluator(exp, data)
-    scores = {s: evaluator.metrics(params, s) for s in data.evaluation_splits(config.eval.splits)}
+    scores = evaluator.evaluate(params, data.evaluation_splits(config.eval.splits))
     summary = results.summarise([(step, scores)], config, selected_on="given")
     if distributed.is_writer() and not checkpoints.is_run(workdir):
         results.save(workdir, summary)
@@ -149,8 +149,8 @@ def embed(config: Any, workdir: Path) -> None:
     exp = experiment.build(config)
     _, params = experiment.trained_towers(exp, workdir)
     evaluator = Evaluator(exp, data)
-    for name in data.evaluation_splits(config.eval.splits):
-        features, split = evaluator.features(params, name), data.splits[name]
+    for name, features in evaluator.features(params, data.evaluation_splits(config.eval.splits)):
+        split = data.splits[name]
         if not distributed.is_writer():
             continue
         path = workdir / "embeddings" / f"{name}.npz"
@@ -186,7 +186,7 @@ def dry_run(config: Any, workdir: Path) -> None:
     from tipr_jax.train_state import count_parameters
 
     data = open_data(config, workdir)
-    report = check_dataset(config.data.name, data.root)
+    report = check_dataset(config.data.name, data.root, data.languages)
     say(str(report))
     if report.problems:
         raise ValueError(f"{config.data.name}: {len(report.problems)} problems, listed above")
@@ -203,10 +203,11 @@ def write_report(config: Any, workdir: Path, data: Any, split: str) -> None:
 
     exp = experiment.build(config)
     _, params = experiment.trained_towers(exp, workdir)
-    features = Evaluator(exp, data).features(params, split)
+    languages = data.evaluation_splits((split,))
+    features = dict(Evaluator(exp, data).features(params, languages))
     if not distributed.is_writer():
         return
-    sheets = example_sheets(features, data.splits[split])
+    sheets = example_sheets(features, data.splits)
     report.write_report(workdir, title=f"{config.method} on {config.data.name}", sheets=sheets)
 
 
@@ -221,12 +222,12 @@ def open_data(config: Any, workdir: Path) -> Any:
     check_tokenizer(tokenizer)  # before data is generated for nothing
     # Process 0 generates the data and makes the vocabulary; on other disks the others do, too.
     with distributed.writer_first():
-        data = DataModule(config.data, seed=config.seed, eval_batch_size=config.eval.batch_size)
+        data = DataModule(config)
         data.tokenizer = open_tokenizer(
             tokenizer,
             config.data.vocab,
             config.model.vocab_size,
-            data.splits["train"].caption,
+            data.splits["train"],
             kept=(workdir, Path(config.init_from or workdir)),
         )
     return data

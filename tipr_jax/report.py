@@ -17,7 +17,11 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from PIL import Image
 
 METRIC_COLUMNS = ("R1", "R5", "R10", "mAP", "mINP", "mAP_trapezoid")  # shown if present
-_DIRECTIONS = {"t2i": "text → image", "i2t": "image → text"}
+_DIRECTIONS = {
+    "t2i": "text → image",
+    "t2i_rerank": "text → image, re-ranked",
+    "i2t": "image → text",
+}
 _NEUTRAL = "#555555"
 _FRAMES = {  # is_correct -> colour, line style, mark
     True: ("#1a9850", "solid", " ✓"),
@@ -113,7 +117,7 @@ def _result_blocks(results: Mapping, label: str = "") -> Iterator[tuple[str, Map
     if "t2i" in results or "i2t" in results:
         yield label, results
     for name, value in results.items():
-        if isinstance(value, Mapping) and name not in ("t2i", "i2t"):
+        if isinstance(value, Mapping) and name not in _DIRECTIONS:
             yield from _result_blocks(value, f"{label} {name}".strip())
 
 

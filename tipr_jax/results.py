@@ -1,9 +1,12 @@
 """Selecting a run's numbers: `results.json` from the evaluations in `metrics.jsonl`.
 
 An evaluation is a row whose keys are "eval/<split>/<direction>/<metric>", e.g. "eval/test/t2i/R1".
+Directions are t2i, i2t and, where a matching head re-ranks, t2i_rerank. Splits of a multilingual
+run are "test" (captions in the source language), "test_zh" (the same images, Chinese captions), ...
 """
 
 import json
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -37,18 +40,23 @@ def read_evaluations(workdir: str | Path) -> list[tuple[int, Scores]]:
     return out
 
 
+def chosen_by(scores: dict[str, dict[str, float]]) -> dict[str, float]:
+    """The metrics of the final text-to-image ranking of a split: re-ranked, if it was."""
+    return scores.get("t2i_rerank", scores["t2i"])
+
+
 def selection_score(scores: dict[str, dict[str, float]], select_by: str) -> float:
     """What a checkpoint is selected by: the mean of text-to-image metrics, as in "R1" or "R1+mAP".
 
     Raises:
       ValueError: an unknown metric.
     """
+    metrics = chosen_by(scores)
     try:
-        values = [scores["t2i"][metric] for metric in select_by.split("+")]
+        values = [metrics[metric] for metric in select_by.split("+")]
     except KeyError as error:
         raise ValueError(
-            f"eval.select_by is {select_by!r}, expected metrics joined by +, "
-            f"of {list(scores['t2i'])}"
+            f"eval.select_by is {select_by!r}, expected metrics joined by +, of {list(metrics)}"
         ) from error
     return sum(values) / len(values)
 
@@ -71,14 +79,16 @@ def summarise(
     first split, where there is no test) at the evaluation with the best score on `selected_on`.
     `others` has the same numbers for random weights, for the weights training started from, for
     what each split would have selected, and for the last epoch, as far as they are known.
+    `languages`, of a multilingual run, has per language the test split at its own best evaluation
+    (the papers select per language) and in the last epoch.
     """
     trained = [e for e in evaluations if e[0] > 0] or evaluations
     splits = list(trained[-1][1])
     report_on = "test" if "test" in splits else splits[0]
 
-    def block(evaluation: tuple[int, Scores]) -> dict:
+    def block(evaluation: tuple[int, Scores], split: str = report_on) -> dict:
         step, scores = evaluation
-        return {"split": report_on, "step": step} | scores[report_on]
+        return {"split": split, "step": step} | scores[split]
 
     by = config.eval.select_by
     chosen = select(trained, selected_on, by) if selected_on in splits else trained[-1]
@@ -89,9 +99,26 @@ def summarise(
         others["untrained"] = block(untrained)
     if len(trained) < len(evaluations):
         others["start" if config.init_from else "untrained"] = block(evaluations[0])
-        others |= {f"best on {s}": block(select(trained, s, by)) for s in splits}
+        sources = [s for s in splits if not _language(s)]
+        others |= {f"best on {s}": block(select(trained, s, by)) for s in sources}
         others["last epoch"] = block(trained[-1])
-    return summary | {"others": others}
+    summary["others"] = others
+    translated = [s for s in splits if s.partition("_")[0] == report_on and _language(s)]
+    if translated:
+        source = (*config.data.languages, config.data.source)[0]
+        summary["languages"] = {
+            _language(s) or source: {
+                "best": block(select(trained, s, by), s),
+                "last epoch": block(trained[-1], s),
+            }
+            for s in (report_on, *translated)
+        }
+    return summary
+
+
+def _language(split: str) -> str:
+    """Of the captions, as the split's name tells it: "test_zh" -> "zh", "test" -> ""."""
+    return split.partition("_")[2]
 
 
 def write_results(workdir: str | Path, config: Any) -> dict:
@@ -110,25 +137,60 @@ def save(workdir: str | Path, summary: dict) -> None:
 
 
 def table(summary: dict) -> str:
-    """A text table of a summary: one row per set of weights, both directions, in percent."""
-    metrics = {name: max(8, len(name) + 2) for name in summary["t2i"]}  # column widths
-    width = sum(metrics.values())
-    head = "".join(f"{m:>{n}}" for m, n in metrics.items())
-    lines = [
-        f"{'':26}{'text to image':^{width}}   {'image to text':^{width}}",
-        f"{summary['split'] + ' split, percent':26}{head}   {head}",
-    ]
+    """A text table of a summary in percent: one row per set of weights, both directions.
+
+    A second one has a row per language and, if it was measured, the re-ranked direction.
+    """
     rows = summary["others"] or {"given weights": summary}
-    for name, row in rows.items():
-        label = f"{name} (step {row['step']})"
-        values = [
-            "".join(f"{row[d][m]:{n}.2f}" for m, n in metrics.items()) for d in ("t2i", "i2t")
-        ]
-        lines.append(f"{label:26}{values[0]}   {values[1]}")
+    lines = _lines(summary["split"], rows, ("t2i", "i2t"))
     if summary["gallery"] != "unique":
         lines.append(f"The gallery is not that of the papers' tables: {summary['gallery']}")
     if summary["selected_on"] == "test":
         lines.append(
             "The epoch is selected on test, as in the papers; new work: eval.select_on=val"
         )
+    ranked = [d for d in ("t2i", "t2i_rerank") if d in summary]
+    if "languages" in summary:
+        rows = {
+            f"{language} {name}".strip(): row
+            for language, chosen in summary["languages"].items()
+            for name, row in _distinct(chosen).items()
+        }
+        lines += ["", *_lines(summary["split"], rows, ranked)]
+    elif len(ranked) > 1:
+        lines += ["", *_lines(summary["split"], rows, ranked)]
     return "\n".join(lines)
+
+
+_TITLES = {
+    "t2i": "text to image",
+    "i2t": "image to text",
+    "t2i_rerank": "text to image, re-ranked",
+}
+
+
+def _lines(split: str, rows: dict[str, dict], directions: Sequence[str]) -> list[str]:
+    """Two lines of headings, then one per row; those without a direction leave it blank."""
+    first = next(iter(rows.values()))
+    metrics = {name: max(8, len(name) + 2) for name in first["t2i"]}  # column widths
+    width = sum(metrics.values())
+    head = "".join(f"{m:>{n}}" for m, n in metrics.items())
+    lines = [
+        f"{'':26}" + "   ".join(f"{_TITLES[d]:^{width}}" for d in directions),
+        f"{split + ' split, percent':26}" + "   ".join(head for _ in directions),
+    ]
+    for name, row in rows.items():
+        values = [
+            "".join(f"{row[d][m]:{n}.2f}" for m, n in metrics.items()) if d in row else " " * width
+            for d in directions
+        ]
+        label = f"{name} (step {row['step']})"
+        lines.append(f"{label:26}" + "   ".join(values))
+    return lines
+
+
+def _distinct(chosen: dict[str, dict]) -> dict[str, dict]:
+    """The rows of a language; one, without a name, where nothing was selected."""
+    if chosen["best"]["step"] == chosen["last epoch"]["step"]:
+        return {"": chosen["last epoch"]}
+    return chosen

@@ -39,6 +39,13 @@ def define_model(
     return graphdef, abstract, lambda key: nnx.to_pure_dict(nnx.state(build(key), nnx.Param))
 
 
+def select_params(params: Any, like: Any) -> Any:
+    """Those of `params`, a nested dict, that the nested dict `like` has too."""
+    if not isinstance(like, dict):
+        return params
+    return {name: select_params(params[name], like[name]) for name in like if name in params}
+
+
 def create_state(params: Any, optimizer: optax.GradientTransformation) -> TrainState:
     return TrainState(jnp.zeros([], jnp.int32), params, optimizer.init(params))
 

@@ -21,7 +21,7 @@ from tipr_jax.checkpoints import Checkpoints
 from tipr_jax.evaluator import Evaluator, Interrupted
 from tipr_jax.experiment import Experiment
 from tipr_jax.metric_writer import MetricWriter
-from tipr_jax.results import evaluation_row, selection_score
+from tipr_jax.results import chosen_by, evaluation_row, selection_score
 from tipr_jax.sharding import process_rows, put_batch
 from tipr_jax.text import save_tokenizer
 from tipr_jax.train_state import TrainState, count_parameters, create_state
@@ -288,10 +288,10 @@ def evaluate(evaluator: Evaluator, state: TrainState, writer: MetricWriter, step
     """Evaluates every configured split, logs the numbers, returns the selecting one's score."""
     config = evaluator.exp.config
     splits = evaluator.data.evaluation_splits(config.eval.splits)
-    scores = {split: evaluator.metrics(state.params, split) for split in splits}
+    scores = evaluator.evaluate(state.params, splits)
     writer.write_scalars(step, evaluation_row(scores))
     shown = "; ".join(
-        f"{split} " + " ".join(f"{k} {v:.2f}" for k, v in s["t2i"].items())
+        f"{split} " + " ".join(f"{k} {v:.2f}" for k, v in chosen_by(s).items())
         for split, s in scores.items()
     )
     writer.message(f"step {step}: {shown}")

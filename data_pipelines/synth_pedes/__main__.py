@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import sys
 
+from data_pipelines.multilingual import LANGUAGES, language_name
 from data_pipelines.synth_pedes.contact_sheet import write_contact_sheet
 from data_pipelines.synth_pedes.generate import generate
 from data_pipelines.synth_pedes.layouts import LAYOUTS
@@ -17,6 +18,7 @@ _EXAMPLES = """\
 examples:
   python -m data_pipelines.synth_pedes --root=data
   python -m data_pipelines.synth_pedes --root=data --layout=rstp_reid --train-ids=3701 --height=256
+  python -m data_pipelines.synth_pedes --root=data --languages=en,zh,fr,de
   python -m data_pipelines.synth_pedes --contact-sheet=people.png      # look before you generate"""
 
 
@@ -39,12 +41,24 @@ def parse(argv: list[str] | None = None) -> argparse.Namespace:
     add(
         "--seed", type=int, default=0, help="other people, cameras and words (default: %(default)s)"
     )
+    add(
+        "--languages", type=_languages, default=(), metavar="en,zh,...",
+        help=f"captions also in these languages, some of {','.join(LANGUAGES)}, in files "
+        "{split}_reid_{language}.json; data that is already there gets them added",
+    )  # fmt: skip
     add("--overwrite", action="store_true", help="replace generated data with other parameters")
     add("--contact-sheet", metavar="FILE.png", help="write a picture of some people and captions")
     args = parser.parse_args(argv)
     if not (args.root or args.contact_sheet):
         parser.error("nothing to do; give --root=DIR, --contact-sheet=FILE.png or both")
     return args
+
+
+def _languages(given: str) -> list[str]:
+    try:
+        return [language_name(name) for name in given.split(",")]
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(str(error)) from None
 
 
 def main(argv: list[str] | None = None) -> None:
@@ -56,7 +70,7 @@ def main(argv: list[str] | None = None) -> None:
             directory = generate(
                 args.root, args.layout, train_ids=args.train_ids, val_ids=args.val_ids,
                 test_ids=args.test_ids, images_per_id=args.images_per_id, height=args.height,
-                seed=args.seed, overwrite=args.overwrite,
+                seed=args.seed, languages=args.languages, overwrite=args.overwrite,
             )  # fmt: skip
             print(f"{directory} is ready")
     except (ValueError, OSError) as error:

@@ -1,17 +1,20 @@
-"""Files beside the official ones: true attributes of the captions, and a pre-training list.
+"""Files beside the official ones: true attributes, a pre-training list, captions in languages.
 
 cuhk_pedes_att.json has the form of the file that the authors of IVT add to CUHK-PEDES, with what
 the captions really tell. pretrain.json lists the train images and captions as {image, caption}, one
-object per pair, paths relative to the file.
+object per pair, paths relative to the file. {split}_reid_{language}.json hold the captions of a
+language, aligned over languages (see `data_pipelines.multilingual`).
 """
 
 from __future__ import annotations
 
 import json
 import os
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from functools import partial
 from pathlib import Path
 
+from data_pipelines import multilingual
 from data_pipelines.attributes import FILE as ATTRIBUTE_FILE
 from data_pipelines.attributes import SOURCE
 from data_pipelines.synth_pedes.layouts import LAYOUTS
@@ -20,17 +23,26 @@ from data_pipelines.synth_pedes.people import people, photographs
 PRETRAIN_FILE = "pretrain.json"
 
 
-def write_missing(directory: Path, manifest: dict) -> None:
+def write_missing(directory: Path, manifest: dict, languages: Sequence[str] = ()) -> None:
     """Writes those of the files that `directory` lacks; each appears only when it is complete."""
+    for name, lines in _files(manifest, languages).items():
+        if not (directory / name).exists():
+            draft = directory / f".{name}.{os.getpid()}"
+            with open(draft, "w", encoding="utf-8") as file:
+                file.writelines(lines(manifest))
+            draft.replace(directory / name)
+
+
+def _files(manifest: dict, languages: Sequence[str]) -> dict[str, Callable[[dict], Iterable[str]]]:
+    """File name -> what writes its lines."""
     files = {PRETRAIN_FILE: _pretrain}
     if manifest["layout"] == "cuhk_pedes":
         files[ATTRIBUTE_FILE] = _attributes
-    for name, lines in files.items():
-        if not (directory / name).exists():
-            partial = directory / f".{name}.{os.getpid()}"
-            with open(partial, "w", encoding="utf-8") as file:
-                file.writelines(lines(manifest))
-            partial.replace(directory / name)
+    for split in (split for split, count in manifest["ids"].items() if count):
+        for language in languages:
+            name = multilingual.file_name(split, language)
+            files[name] = partial(_translations, split=split, language=language)
+    return files
 
 
 def _pretrain(manifest: dict) -> Iterator[str]:
@@ -46,6 +58,15 @@ def _attributes(manifest: dict) -> Iterator[str]:
         yield f",\n{json.dumps(split)}: "
         yield from _json_list(_entries(manifest, split))
     yield "}\n"
+
+
+def _translations(manifest: dict, *, split: str, language: str) -> Iterator[str]:
+    return _json_list(
+        {"file_path": photo.path, "id": person.person_id, "captions": photo.captions}
+        for person in people(manifest)
+        if person.split == split
+        for photo in photographs(manifest, person, language)[1]
+    )
 
 
 def _entries(manifest: dict, split: str) -> Iterator[dict]:

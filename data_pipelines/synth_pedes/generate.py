@@ -10,12 +10,13 @@ import json
 import multiprocessing
 import os
 import shutil
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from functools import partial
 from pathlib import Path
 
 from tqdm import tqdm
 
+from data_pipelines.multilingual import language_name
 from data_pipelines.synth_pedes import extra_files
 from data_pipelines.synth_pedes.layouts import LAYOUTS, Layout
 from data_pipelines.synth_pedes.people import Person, people, photographs
@@ -36,6 +37,7 @@ def generate(
     images_per_id: int | None = None,
     height: int = 192,
     seed: int = 0,
+    languages: Sequence[str] = (),
     overwrite: bool = False,
     workers: int | None = None,
     progress: bool = True,
@@ -49,6 +51,8 @@ def generate(
       images_per_id: images of each person, from different cameras; default: as the real data set.
       height: mean image height in pixels; widths are between height/3 and height/2.4.
       seed: another seed gives other people, cameras and words.
+      languages: en, zh, fr, de or some of them: files {split}_reid_{language}.json besides, also
+        for data that is already there.
       overwrite: replace a generated data set that has other parameters.
       workers: processes; default: one per core.
       progress: show a progress bar.
@@ -57,10 +61,11 @@ def generate(
       The data set's directory.
 
     Raises:
-      ValueError: a parameter is out of range.
+      ValueError: a parameter is out of range, or an unknown language.
       FileExistsError: the directory holds a data set with other parameters, or one that this
         generator did not write (which is never replaced).
     """
+    languages = tuple(map(language_name, languages))
     spec = _check(layout, train_ids, val_ids, test_ids, images_per_id, height)
     counts = {"train": train_ids, "val": val_ids, "test": test_ids}
     manifest = {
@@ -70,12 +75,13 @@ def generate(
     }  # fmt: skip
     target = Path(root) / spec.directory
     if _is_done(target, manifest, overwrite):
-        if os.access(target, os.W_OK):  # data from before these files existed
-            extra_files.write_missing(target, manifest)
+        if os.access(target, os.W_OK):  # data from before these files existed or were asked for
+            extra_files.write_missing(target, manifest, languages)
         return target
     partial_dir = _new_partial(target)
     try:
         _write(partial_dir, spec, manifest, workers or os.cpu_count() or 1, progress)
+        extra_files.write_missing(partial_dir, manifest, languages)
         _publish(partial_dir, target, manifest, overwrite)
     finally:
         shutil.rmtree(partial_dir, ignore_errors=True)
@@ -175,7 +181,6 @@ def _write(directory: Path, spec: Layout, manifest: dict, workers: int, progress
                 separator = ",\n"
             bar.update(len(entries))
         file.write("\n]\n")
-    extra_files.write_missing(directory, manifest)
     (directory / MANIFEST).write_text(json.dumps(manifest, indent=2) + "\n")
 
 

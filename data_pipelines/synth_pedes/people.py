@@ -45,8 +45,10 @@ def people(manifest: dict) -> Iterator[Person]:
         yield Person(split, index, first[split] + index)
 
 
-def photographs(manifest: dict, person: Person) -> tuple[Identity, list[Photograph]]:
-    """The person and its images, described in English."""
+def photographs(
+    manifest: dict, person: Person, language: str = "en"
+) -> tuple[Identity, list[Photograph]]:
+    """The person and its images; captions in several languages are translations of each other."""
     spec, seed = LAYOUTS[manifest["layout"]], manifest["seed"]
     key = f"{seed}/{person.split}/{person.index}"
     identity = sample_identity(seed, person.split, person.index)
@@ -58,7 +60,7 @@ def photographs(manifest: dict, person: Person) -> tuple[Identity, list[Photogra
     for number, view in enumerate(views):
         keys = [f"caption/{key}/{number}/{i}" for i in range(spec.captions_per_image)]
         path = spec.image_path(person.split, person.person_id, number, view.camera.number)
-        captions = [caption(identity, view, "en", random.Random(k)) for k in keys]
+        captions = [caption(identity, view, language, random.Random(k)) for k in keys]
         attributes = [named_attributes(identity, view, random.Random(k)) for k in keys]
         photos.append(Photograph(path, view, captions, attributes))
     return identity, photos

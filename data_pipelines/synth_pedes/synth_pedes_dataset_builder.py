@@ -8,6 +8,7 @@ import os
 
 import tensorflow_datasets as tfds
 
+from data_pipelines.multilingual import LANGUAGES
 from data_pipelines.tfds_base import PersonRetrievalBuilder
 
 
@@ -21,6 +22,7 @@ class SynthConfig(tfds.core.BuilderConfig):
     images_per_id: int = 4
     height: int = 192
     seed: int = 0
+    languages: tuple[str, ...] = ()
 
 
 class Builder(PersonRetrievalBuilder):
@@ -30,6 +32,9 @@ class Builder(PersonRetrievalBuilder):
     LICENSE = "Apache-2.0"
     BUILDER_CONFIGS = [
         SynthConfig(name="default", train_ids=1000, val_ids=50, test_ids=100),
+        SynthConfig(
+            name="multilingual", train_ids=1000, val_ids=50, test_ids=100, languages=LANGUAGES
+        ),
         SynthConfig(name="tiny", train_ids=4, val_ids=2, test_ids=2, height=64),
     ]
 
@@ -51,6 +56,7 @@ class Builder(PersonRetrievalBuilder):
             images_per_id=config.images_per_id,
             height=config.height,
             seed=config.seed,
+            languages=config.languages,
             workers=1,  # more would restart a script without a __main__ guard
         )
         return root

@@ -49,6 +49,7 @@ def cases(options: Any) -> Iterator[Case]:
         data, twins = problem(*size), {}
         if options.recipes:
             twins["full sort"] = lambda data=data: torch_metrics(*data)
+            twins["released form"] = lambda data=data: torch_metrics(*data, in_loops=True)
         yield Case(
             "ranking",
             f"ranking {size[0]} x {size[1]}",
@@ -80,20 +81,34 @@ def check_equal(size: tuple[int, int, int]) -> None:
 
 
 def torch_metrics(
-    query: np.ndarray, gallery: np.ndarray, query_id: np.ndarray, gallery_id: np.ndarray
+    query: np.ndarray,
+    gallery: np.ndarray,
+    query_id: np.ndarray,
+    gallery_id: np.ndarray,
+    *,
+    in_loops: bool = False,
 ) -> dict[str, float]:
-    """The metrics from a stable sort of the whole similarity matrix, as evaluators are written."""
+    """The metrics from a sort of the whole similarity matrix.
+
+    in_loops: as the released evaluators are written, an unstable sort, precision rank by rank and
+    the last positive query by query; else without Python loops, and ties as ours.
+    """
     import torch
 
     query, gallery = (torch.nn.functional.normalize(torch.from_numpy(x)) for x in (query, gallery))
     query_id, gallery_id = torch.from_numpy(query_id), torch.from_numpy(gallery_id)
-    order = torch.argsort(query @ gallery.T, dim=1, descending=True, stable=True)
+    order = torch.argsort(query @ gallery.T, dim=1, descending=True, stable=not in_loops)
     match = gallery_id[order] == query_id[:, None]
     found, place = match.cumsum(1), torch.arange(1, len(gallery) + 1)
     count = match.sum(1)
     values = {f"R{k}": (found[:, k - 1] > 0).float() for k in (1, 5, 10)}
-    values["mAP"] = (match * found / place).sum(1) / count
-    values["mINP"] = count / (match * place).amax(1)
+    if in_loops:
+        precision = torch.stack([found[:, i] / (i + 1.0) for i in range(len(gallery))], 1)
+        last = torch.cat([row.nonzero()[-1] + 1 for row in match])
+    else:
+        precision, last = found / place, (match * place).amax(1)
+    values["mAP"] = (match * precision).sum(1) / count
+    values["mINP"] = count / last
     return {name: 100 * value.double().mean().item() for name, value in values.items()}
 
 

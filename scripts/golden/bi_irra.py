@@ -1,6 +1,6 @@
 """All Bi-IRRA comparisons, in the order of the golden README."""
 
-from golden import bi_irra_model, bi_irra_parts, bi_irra_training
+from golden import bi_irra_data, bi_irra_model, bi_irra_parts, bi_irra_training
 from golden.report import Report
 
 MODEL_PARTS = (
@@ -15,6 +15,10 @@ PARTS = (
     bi_irra_parts.check_ranking,
     bi_irra_parts.check_schedules,
     bi_irra_parts.check_full_size,
+    bi_irra_data.check_cleaning,
+    bi_irra_data.check_token_ids,
+    bi_irra_data.check_text_masking,
+    bi_irra_data.check_patch_masks,
 )
 
 

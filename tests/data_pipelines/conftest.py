@@ -11,6 +11,7 @@ import pytest
 from PIL import Image
 
 from data_pipelines.annotations import LAYOUTS
+from data_pipelines.multilingual import file_name
 
 WriteLayout = Callable[..., pathlib.Path]
 
@@ -40,6 +41,14 @@ def tiny_entries() -> Callable[[str], list[dict[str, Any]]]:
     return _tiny_entries
 
 
+def _write_images(directory: pathlib.Path, paths: list[str]) -> None:
+    rng = np.random.default_rng(0)
+    for path in paths:
+        file = directory / "imgs" / path
+        file.parent.mkdir(exist_ok=True)
+        Image.fromarray(rng.integers(0, 256, (20, 9, 3), dtype=np.uint8)).save(file)
+
+
 @pytest.fixture
 def write_layout(tmp_path: pathlib.Path) -> WriteLayout:
     """write_layout(name, entries=None, images=True) -> the data root it wrote to."""
@@ -50,12 +59,41 @@ def write_layout(tmp_path: pathlib.Path) -> WriteLayout:
         directory = tmp_path / layout.directory
         (directory / "imgs").mkdir(parents=True, exist_ok=True)
         (directory / layout.annotation_files[0]).write_text(json.dumps(entries))
-        rng = np.random.default_rng(0)
-        for entry in entries if images else []:
-            path = directory / "imgs" / entry[layout.path_key]
-            path.parent.mkdir(exist_ok=True)
-            Image.fromarray(rng.integers(0, 256, (20, 9, 3), dtype=np.uint8)).save(path)
+        if images:
+            _write_images(directory, [entry[layout.path_key] for entry in entries])
         return tmp_path
+
+    return write
+
+
+@pytest.fixture
+def write_languages(tmp_path: pathlib.Path) -> Callable[..., pathlib.Path]:
+    """write_languages(name="cuhk_pedes", languages=("en", "zh")) -> the data set's directory.
+
+    Entries and images of write_layout("cuhk_pedes"), captions "zh: person 1 seen by 0".
+    """
+
+    def write(
+        name: str = "cuhk_pedes", languages: tuple[str, ...] = ("en", "zh"), *, images: bool = True
+    ) -> pathlib.Path:
+        entries = _tiny_entries("cuhk_pedes")
+        directory = tmp_path / LAYOUTS[name].directory
+        (directory / "imgs").mkdir(parents=True, exist_ok=True)
+        if images:
+            _write_images(directory, [entry["file_path"] for entry in entries])
+        for split in ("train", "val", "test"):
+            for language in languages:
+                translated = [
+                    {
+                        "file_path": entry["file_path"],
+                        "id": entry["id"],
+                        "captions": [f"{language}: {caption}" for caption in entry["captions"]],
+                    }
+                    for entry in entries
+                    if entry["split"] == split
+                ]
+                (directory / file_name(split, language)).write_text(json.dumps(translated))
+        return directory
 
     return write
 
@@ -76,4 +114,5 @@ def data_cfg(tmp_path: pathlib.Path) -> types.SimpleNamespace:
         cache_dir=str(tmp_path / "cache"),
         allow_truncated=False,
         train_resize="bilinear",
+        test_resize="bilinear",
     )

@@ -1,5 +1,6 @@
 """The data check: counts, problems, exit status."""
 
+import json
 import pathlib
 import shutil
 
@@ -92,6 +93,77 @@ def test_published_counts_are_shown_beside_similar_ones(root, monkeypatch):
     assert "5/16/20" in str(report)
     published["train"] = (5, 15, 20)
     assert not check.check_dataset("cuhk_pedes", str(root)).notes
+
+
+def test_languages_are_counted_one_by_one(write_languages, capsys):
+    root = write_languages().parent
+    report = check.check_dataset("cuhk_pedes", str(root), ("en", "zh"))
+    assert report.ok and not report.notes
+    assert report.counts == {
+        "train en": (5, 15, 20), "train zh": (5, 15, 20), "val en": (2, 4, 6),
+        "val zh": (2, 4, 6), "test en": (2, 4, 6), "test zh": (2, 4, 6),
+    }  # fmt: skip
+    for path in root.glob("*/val_*"):
+        path.unlink()
+    assert check.main(["--name=cuhk_pedes", f"--root={root}", "--languages=en,ch"]) == 0
+    printed = capsys.readouterr().out
+    assert "test zh          2        4         6\n" in printed and "val" not in printed
+
+
+def test_every_misaligned_entry_is_reported(write_languages, capsys):
+    directory = write_languages()
+    path = directory / "train_reid_ch.json"
+    entries = json.loads(path.read_text())
+    entries[1]["id"] = 99
+    entries[4]["file_path"], entries[5]["file_path"] = "x.png", "y.png"
+    entries[7]["captions"] = []
+    path.write_text(json.dumps(entries[:-1]))
+    (directory / "imgs" / "cam_0" / "1_0.png").unlink()
+    report = check.check_dataset("cuhk_pedes", str(directory.parent), ("en", "zh"))
+    found = report.problems["bad entry, or not that of the source"]
+    assert [line.split(",")[0].split("(")[0] for line in found] == [
+        "train_reid_ch.json: entry 7: captions must be a list of at least one string",
+        "train_reid_ch.json: has 14 entries",
+        "train_reid_ch.json: entry 1: id is 99",
+        "train_reid_ch.json: entry 4: file_path is 'x.png'",
+        "train_reid_ch.json: entry 5: file_path is 'y.png'",
+    ]
+    assert len(report.problems["missing image"]) == 1
+    assert report.counts["train zh"][1] == 13
+    assert check.main([f"--root={directory.parent}", "--languages=en,zh"]) == 1
+    assert "FAILED: 6 problems" in capsys.readouterr().out
+
+
+def test_captions_without_a_counterpart_are_a_note(write_languages):
+    directory = write_languages()
+    path = directory / "test_reid_ch.json"
+    entries = json.loads(path.read_text())
+    entries[2]["captions"].append("one more")
+    path.write_text(json.dumps(entries))
+    report = check.check_dataset("cuhk_pedes", str(directory.parent), ("en", "zh"))
+    (line,) = report.notes["captions of different number, the last ones unused"]
+    assert report.ok and line.startswith("entry 2: ") and "in test_reid_ch.json" in line
+
+
+def test_published_counts_of_languages(write_languages, monkeypatch):
+    published = {"train": (None, 15, 20), "val": (0, 0, 0), "test": (2, 4, 6)}
+    monkeypatch.setitem(check.PUBLISHED, "ufine_bench", published)
+    directory = write_languages("ufine_bench")
+    for path in directory.glob("val_*"):
+        path.unlink()
+    report = check.check_dataset("ufine_bench", str(directory.parent), ("en", "zh"))
+    assert report.ok and not report.notes
+    assert "train zh         5       15        20   -/15/20" in str(report)
+    published["test"] = (2, 4, 7)
+    report = check.check_dataset("ufine_bench", str(directory.parent), ("en", "zh"))
+    assert report.ok and "counts differ from the published ones" in report.notes
+
+
+def test_a_missing_language_is_one_line_and_status_2(write_languages, capsys):
+    root = write_languages().parent
+    assert check.main([f"--root={root}", "--languages=en,fr"]) == 2
+    error = capsys.readouterr().err
+    assert "no train captions in fr" in error and error.count("\n") == 1
 
 
 def test_no_data_set_is_one_line_and_status_2(tmp_path, capsys):

@@ -38,6 +38,7 @@ split = annotations.load_dataset("cuhk_pedes", root)["train"]
 data_cfg = types.SimpleNamespace(
     name="cuhk_pedes", image_size=(16, 8), tfds_dir="", cache=True, cache_dir=cache_dir,
     allow_truncated=False, train_resize="bilinear",
+    test_resize="bilinear",
 )
 print("started", flush=True)
 images = image_source.image_source(split, data_cfg)(np.arange(15))
@@ -138,6 +139,9 @@ def test_the_resize_filter_of_training_has_a_cache_of_its_own(write_layout, data
     data_cfg.train_resize = "bilinear"  # the first cache is still there
     np.testing.assert_array_equal(read("train"), bilinear)
     assert len(cache_files(data_cfg)) == 3
+    data_cfg.test_resize = "bicubic"
+    np.testing.assert_array_equal(read("test"), preprocess.resize(raw["test"], (16, 8), "bicubic"))
+    np.testing.assert_array_equal(read("train"), bilinear)
 
 
 @pytest.mark.parametrize("forge", [False, True])

@@ -89,6 +89,25 @@ def test_rows_are_read_in_the_order_asked_for(splits, data_cfg):
     assert_equal(some, [{key: value[rows] for key, value in batch.items()} for batch in whole])
 
 
+@pytest.mark.parametrize("cache", [False, True])
+def test_drawn_columns_are_told_row_epoch_and_place(splits, data_cfg, cache):
+    data_cfg.cache, data_cfg.batch_size = cache, 8  # 3 steps per epoch, 4 rows of padding
+
+    def drawn(rows, epoch, places):
+        return {"row": rows, "epoch": np.full(len(rows), epoch), "place": places}
+
+    options = dict(start_step=2, rows=np.array([5, 0, 7]), drawn=drawn)
+    batches = train_batches(splits["train"], data_cfg, 3, **options)
+    assert [batch["place"].tolist() for batch in batches] == [[21, 16, 23], [5, 0, 7], [13, 8, 15]]
+    assert [batch["epoch"].tolist() for batch in batches] == [[0] * 3, [1] * 3, [1] * 3]
+    assert batches[0]["row"][[0, 2]].tolist() == [-1, -1]
+    split = splits["train"]
+    for batch in batches:
+        here = batch["valid"]
+        image_id = split.caption_image_id[batch["row"][here]]
+        np.testing.assert_array_equal(image_id, batch["image_id"][here])
+
+
 def test_padding_rows_are_marked(splits, data_cfg):
     data_cfg.batch_size = 8  # 20 captions: the third batch has 4 rows
     last = train_batches(splits["train"], data_cfg, 3)[-1]

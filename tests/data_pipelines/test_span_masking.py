@@ -1,26 +1,47 @@
 """The law of masked spans: how many, which, and what replaces them."""
 
 import collections
+import json
+import pathlib
+import random
 
 import numpy as np
 import pytest
 
-from data_pipelines.span_masking import MaskedColumns, MaskingLaw, masked_positions
+from data_pipelines.span_masking import (
+    MaskedColumns,
+    MaskingLaw,
+    hidden_tokens,
+    masked_positions,
+)
 from tipr_jax.text.wordpiece import SPECIAL, WordPieceTokenizer
 
 WORDS = [f"w{chr(97 + i)}" for i in range(20)]
 TOKENIZER = WordPieceTokenizer([*SPECIAL, *WORDS, "##s"])
 LAW = MaskingLaw()
+GOLDEN = pathlib.Path(__file__).parents[1] / "golden" / "bi_irra"
+CASES = json.loads((GOLDEN / "text_masking.json").read_text())["cases"]
 
 
 def near(count, n, p):
     return abs(count - n * p) < 5 * np.sqrt(n * p * (1 - p))
 
 
-def positions(length, continues=None, n=1, law=LAW):
-    continues = np.zeros(length, bool) if continues is None else continues
-    rng = np.random.default_rng(0)
-    return [masked_positions(length, continues, law, rng) for _ in range(n)]
+def positions(length, continues=(), n=1, law=LAW):
+    rng = random.Random(0)
+    return [np.array(masked_positions(length, law, rng, continues), int) for _ in range(n)]
+
+
+@pytest.mark.parametrize("case", CASES, ids=lambda case: f"seed {case['seed']}")
+def test_recorded_draws_of_bi_irra(case):
+    """Positions, their order, labels and replacements are those of the released generator."""
+    law = MaskingLaw(share=0.4, max_masks=12, whole_words=False)
+    rng, ids = random.Random(case["seed"]), case["ids"]
+    at = masked_positions(len(ids), law, rng)
+    assert (at, [ids[i] for i in at]) == (case["masked_pos"], case["labels"])
+    hidden = hidden_tokens(case["labels"], law, rng, 250001, 250002)
+    hidden = dict(zip(at, hidden, strict=True))
+    assert [hidden.get(i, token) for i, token in enumerate(ids)] == case["masked_ids_seq"]
 
 
 @pytest.mark.parametrize(
@@ -43,19 +64,12 @@ def test_every_token_is_hidden_about_equally_often():
     assert counts[0] == 0 and all(near(c, 2000, 8 / 39) for c in counts[1:])
 
 
-@pytest.mark.parametrize(("probability", "sizes"), [(0.0, {1: 1.0}), (1.0, {2: 0.5, 3: 0.5})])
-def test_spans(probability, sizes):
-    """With room for one start, the hidden run is that start's span."""
-    law = MaskingLaw(share=3 / 400, max_masks=3, span_probability=probability)
-    runs = collections.Counter()
-    for drawn in positions(400, n=1500, law=law):
-        first = drawn[: 3 if probability else 1]  # in order of drawing
-        runs[1 + sum(first[i] == first[0] + i for i in range(1, len(first)))] += 1
-    if not probability:
-        assert set(runs) == {1}
-    else:
-        # A span of 3 is a run of 3; one of 2 is followed by another start. Few spans leave again.
-        assert near(runs[3], 1500, 0.5)
+@pytest.mark.parametrize(("probability", "longest", "share"), [(0.0, 3, 0), (1, 3, 0.5), (1, 2, 0)])
+def test_spans(probability, longest, share):
+    """Three hidden in a row are one span of 3: others are followed by a start far away."""
+    law = MaskingLaw(3 / 400, max_masks=3, span_probability=probability, span_max=longest)
+    runs = sum(np.ptp(drawn) == 2 for drawn in positions(400, n=1500, law=law))
+    assert near(runs, 1500, share) if share else runs < 30
 
 
 def test_spans_stop_at_the_end():
@@ -66,7 +80,7 @@ def test_spans_stop_at_the_end():
 
 def test_whole_words_are_hidden():
     """Token 2 goes on with 1, and 5 and 6 with 4: with room, words are hidden as a whole."""
-    continues = np.array([0, 0, 1, 0, 0, 1, 1, 0], bool)
+    continues = [False, False, True, False, False, True, True, False]
     law = MaskingLaw(share=3 / 8, span_probability=0)
     seen = collections.Counter(tuple(sorted(d)) for d in positions(8, continues, 2000, law))
     whole = {frozenset(w) for w in ((1, 2), (3,), (4, 5, 6), (7,))}

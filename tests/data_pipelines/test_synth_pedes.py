@@ -317,6 +317,55 @@ def test_data_from_before_a_file_existed_gets_it_and_nothing_else(tmp_path):
     assert times.items() <= {p: p.stat().st_mtime_ns for p in directory.rglob("*.*")}.items()
 
 
+@pytest.mark.parametrize(
+    ("layout", "file", "captions"),
+    [
+        ("cuhk_pedes", "CUHK-PEDES/reid_raw.json", "8919dc03298f27a3"),
+        ("icfg_pedes", "ICFG-PEDES/ICFG-PEDES.json", "3b4e282e27d86bfe"),
+        ("rstp_reid", "RSTPReid/data_captions.json", "99a72bca1428a7b8"),
+    ],
+)
+def test_languages_are_added_and_leave_everything_else(root, tmp_path, layout, file, captions):
+    plain = digest(root / file.split("/")[0])
+    assert plain[file.split("/")[1]].startswith(captions)  # as in the first version
+    directory = generate(tmp_path, layout, languages=LANGUAGES, **SMALL)
+    with_languages = digest(directory)
+    splits = ("train", "test") if layout == "icfg_pedes" else ("train", "val", "test")
+    added = {f"{split}_reid_{name}.json" for split in splits for name in ("en", "ch", "fr", "de")}
+    assert with_languages.keys() - plain.keys() == added
+    assert plain.items() <= with_languages.items()
+    # Data that is already there gets the same files.
+    (directory / "train_reid_ch.json").unlink()
+    generate(tmp_path, layout, languages=["zh"], **SMALL)
+    assert digest(directory) == with_languages
+    assert not list(directory.glob(".*"))
+
+
+def test_languages_are_aligned_and_english_is_that_of_the_annotation_file(tmp_path):
+    directory = generate(tmp_path, languages=LANGUAGES, **(SMALL | {"val_ids": 0}))
+    assert not list(directory.glob("val_*"))
+    annotated = {entry["file_path"]: entry for entry in load(directory / "reid_raw.json")}
+    for split in ("train", "test"):
+        files = {name: directory / f"{split}_reid_{name}.json" for name in ("en", "ch", "fr", "de")}
+        entries = {name: load(path) for name, path in files.items()}
+        english = entries.pop("en")
+        assert [e["file_path"] for e in english] == [
+            path for path, entry in annotated.items() if entry["split"] == split
+        ]
+        for entry in english:
+            assert entry["captions"] == annotated[entry["file_path"]]["captions"]
+            assert entry["id"] == annotated[entry["file_path"]]["id"]
+        nouns = {"en": "backpack", "ch": "双肩包|背包", "fr": "sac à dos", "de": "Rucksack"}
+        for name, translated in entries.items():
+            assert len(translated) == len(english)
+            for source, entry in zip(english, translated, strict=True):
+                assert [source["file_path"], source["id"]] == [entry["file_path"], entry["id"]]
+                for said, translation in zip(source["captions"], entry["captions"], strict=True):
+                    assert said != translation
+                    if "backpack" in said:
+                        assert re.search(nouns[name], translation), (said, translation)
+
+
 def test_same_files_on_any_number_of_processes(tmp_path, monkeypatch):
     monkeypatch.setattr("data_pipelines.synth_pedes.generate._IN_PROCESS_IMAGES", 0)
     one = generate(tmp_path / "one", workers=1, **SMALL)
@@ -367,6 +416,7 @@ def test_an_interrupted_run_leaves_nothing(tmp_path, monkeypatch):
     [
         ({"layout": "market"}, "layout is 'market'; expected one of cuhk_pedes"),
         ({"train_ids": 0}, "train_ids is 0; expected at least 1"),
+        ({"languages": ["en", "it"]}, "language 'it' is unknown; use some of en, zh, fr, de"),
         ({"height": 10}, "height is 10; expected at least 48"),
     ],
 )
@@ -382,6 +432,11 @@ def test_command_line(tmp_path, capsys):
     command.main([*argv, f"--contact-sheet={sheet}"])
     assert "is ready" in capsys.readouterr().out
     assert Image.open(sheet).size[0] > 300
+    command.main([*argv, "--languages=en,ch"])
+    assert (tmp_path / "CUHK-PEDES" / "train_reid_ch.json").is_file()
+    with pytest.raises(SystemExit):
+        command.main([*argv, "--languages=en,it"])
+    assert "language 'it' is unknown" in capsys.readouterr().err
     with pytest.raises(SystemExit, match="pass --overwrite"):
         command.main([*argv, "--seed=3"])
     with pytest.raises(SystemExit):

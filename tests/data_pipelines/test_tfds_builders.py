@@ -10,6 +10,7 @@ tfds = pytest.importorskip("tensorflow_datasets")
 
 from data_pipelines import annotations  # noqa: E402
 from data_pipelines.image_source import image_source  # noqa: E402
+from data_pipelines.tfds_base import LanguageConfig  # noqa: E402
 
 
 def prepare(name: str, manual_dir: pathlib.Path, data_dir: pathlib.Path) -> None:
@@ -92,3 +93,42 @@ def test_synth_pedes_generates_what_it_reads(tmp_path):
     example = source["train"][0]
     assert example["person_id"] < 4 and len(example["captions"]) == 2
     assert example["image"].ndim == 3
+
+
+@pytest.mark.parametrize("name", ["cuhk_pedes", "ufine_bench"])
+def test_a_copy_in_languages_has_translations_and_serves_all_runs(
+    name, write_languages, tmp_path, data_cfg
+):
+    directory = write_languages(name, ("en", "zh", "de"))
+    importlib.import_module(f"data_pipelines.{name}")
+    config = LanguageConfig(languages=("en", "zh", "de"))
+    builder = tfds.builder(name, config=config, data_dir=tmp_path / "tfds")
+    builder.download_and_prepare(
+        download_config=tfds.download.DownloadConfig(manual_dir=str(directory.parent))
+    )
+    split = annotations.load_dataset(name, str(directory.parent), ("de", "en"))["train"]
+    records = builder.as_data_source("train")
+    english = [text.decode() for record in records for text in record["captions"]]
+    german = [text.decode() for record in records for text in record["translations"]["de"]]
+    assert (tuple(german), tuple(english)) == (split.caption, split.translation["en"])
+    assert set(records[0]["translations"]) == {"zh", "de"}
+    assert [record["person_id"] for record in records] == split.image_person_id.tolist()
+
+    expected = image_source(split, data_cfg)(np.arange(15))
+    for path in split.image_path:
+        pathlib.Path(path).unlink()
+    data_cfg.name, data_cfg.tfds_dir = name, str(tmp_path / "tfds")
+    np.testing.assert_array_equal(image_source(split, data_cfg)(np.arange(15)), expected)
+
+
+def test_synth_pedes_in_languages(tmp_path):
+    builder_module = importlib.import_module(
+        "data_pipelines.synth_pedes.synth_pedes_dataset_builder"
+    )
+    config = builder_module.SynthConfig(
+        name="tiny_languages", train_ids=2, val_ids=0, test_ids=1, height=64, languages=("en", "zh")
+    )
+    builder = tfds.builder("synth_pedes", config=config, data_dir=tmp_path / "tfds")
+    builder.download_and_prepare()
+    example = builder.as_data_source("train")[0]
+    assert len(example["translations"]["zh"]) == len(example["captions"]) == 2

@@ -3,7 +3,15 @@
 import numpy as np
 import pytest
 
-from tipr_jax.metrics.rerank import match_score, rerank_scores, top_candidates
+from tipr_jax.metrics import rerank
+from tipr_jax.metrics.rerank import (
+    candidate_ranks,
+    cosine_candidates,
+    match_score,
+    rerank_scores,
+    top_candidates,
+)
+from tipr_jax.metrics.retrieval import positive_ranks, unit_rows
 
 
 def test_scores_of_the_candidates_and_nothing_else():
@@ -38,3 +46,34 @@ def test_kinds_of_score():
     np.testing.assert_allclose(match_score(logits, "prob"), want)
     with pytest.raises(ValueError, match="logit1"):
         match_score(logits, "cosine")
+
+
+def test_selection_equals_a_stable_sort_with_many_ties():
+    rng = np.random.default_rng(0)
+    similarity = rng.integers(0, 6, (50, 40)).astype(np.float32)
+    for k in (1, 7, 39, 40, 99):
+        want = np.argsort(-similarity, axis=1, kind="stable")[:, :k]
+        np.testing.assert_array_equal(top_candidates(similarity, k), want)
+
+
+@pytest.mark.parametrize("block", [1, 70, 10**6])
+def test_blocks_of_queries_change_nothing(monkeypatch, block):
+    monkeypatch.setattr(rerank, "_BLOCK_ELEMENTS", block)
+    rng = np.random.default_rng(0)
+    query, gallery = rng.normal(size=(30, 4)), rng.normal(size=(20, 4))
+    person = rng.permutation(30) % 7, np.arange(20) % 7
+    similarity = unit_rows(query) @ unit_rows(gallery).T
+    candidates = cosine_candidates(query, gallery, 6)
+    np.testing.assert_array_equal(candidates, top_candidates(similarity, 6))
+    score = rng.normal(size=(30, 20)).astype(np.float32)
+    ranks = candidate_ranks(candidates, np.take_along_axis(score, candidates, 1), *person)
+    want = positive_ranks(rerank_scores(similarity, score, 6), *person)
+    np.testing.assert_array_equal(ranks.rank, want.rank)
+    np.testing.assert_array_equal(ranks.count, want.count)
+
+
+def test_a_query_without_an_image_of_its_person():
+    arguments = np.array([[0]]), np.array([[1.0]]), np.array([5]), np.array([4])
+    with pytest.raises(ValueError, match="person_id 5.*no positive"):
+        candidate_ranks(*arguments)
+    assert candidate_ranks(*arguments, count_misses=True).count.tolist() == [0]

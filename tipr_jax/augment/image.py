@@ -24,8 +24,8 @@ class Recipe:
     erase_probability: float
     erase_area: tuple[float, float]  # share of the image, uniform
     erase_ratio: tuple[float, float]  # height / width, log-uniform
-    # What an erased box holds in the NORMALISED image: the mean triple, or N(0, 1) per value.
-    erase_fill: Literal["mean", "noise"]
+    # What an erased box holds in the image that is given: the mean triple, N(0, 1) per value, or 0.
+    erase_fill: Literal["mean", "noise", "zero"]
     flip_first: bool  # before the crop, else after it
 
 
@@ -73,7 +73,7 @@ def random_crop(image: jax.Array, key: jax.Array, pad: int) -> jax.Array:
 
 
 def random_erase(image: jax.Array, key: jax.Array, recipe: Recipe = IRRA) -> jax.Array:
-    """Erases at most one rectangle per normalised image [B,H,W,3].
+    """Erases at most one rectangle per image [B,H,W,3].
 
     Up to ten draws of area and aspect, the first that fits is used, none fitting leaves the image
     (torchvision's and timm's law).
@@ -100,6 +100,8 @@ def random_erase(image: jax.Array, key: jax.Array, recipe: Recipe = IRRA) -> jax
     erase = inside_y[:, :, None] & inside_x[:, None, :] & do[:, None, None]
     if recipe.erase_fill == "noise":
         fill = jax.random.normal(jax.random.fold_in(key, 4), image.shape, image.dtype)
+    elif recipe.erase_fill == "zero":
+        fill = jnp.zeros((), image.dtype)
     else:
         fill = jnp.asarray(recipe.mean, image.dtype)
     return jnp.where(erase[..., None], fill, image)

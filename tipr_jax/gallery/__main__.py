@@ -18,6 +18,10 @@ _IMAGES = flags.DEFINE_string(
 )
 _QUERY = flags.DEFINE_string("query", None, "The sentence to search for", required=True)
 _TOP = flags.DEFINE_integer("top", 10, "How many matches to show", lower_bound=1)
+_LANGUAGE = flags.DEFINE_string("language", "", "Of the query, e.g. zh (default the model's first)")
+_RERANK = flags.DEFINE_integer(
+    "rerank", 0, "How many of the best matches a matching head orders anew", lower_bound=0
+)
 _PICTURE = flags.DEFINE_string("picture", None, "Where the picture goes (default MODEL/search.png)")
 
 
@@ -38,8 +42,11 @@ def search() -> None:
     from tipr_jax.report import RetrievalSheet, draw_sheet
 
     retriever = Retriever.load(_MODEL.value)
+    retriever.model.language_index(_LANGUAGE.value)  # before all photos are read
     retriever.add(find_images(_IMAGES.value))
-    matches = retriever.search(_QUERY.value, _TOP.value)
+    matches = retriever.search(
+        _QUERY.value, _TOP.value, language=_LANGUAGE.value, rerank=_RERANK.value
+    )
     print(f'"{_QUERY.value}" among {len(retriever.paths)} photos:')
     for rank, match in enumerate(matches, 1):
         print(f"{rank:3}  {match.score:.3f}  {match.path}")

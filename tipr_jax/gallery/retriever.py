@@ -7,12 +7,13 @@ from typing import NamedTuple
 import numpy as np
 
 from tipr_jax import export
+from tipr_jax.metrics.rerank import top_candidates
 
 SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".webp")
 
 
 class Match(NamedTuple):
-    """One photo of the answer; score is the cosine similarity."""
+    """One photo of the answer; score is the cosine similarity, or re-ranked the match logit."""
 
     path: str
     score: float
@@ -43,11 +44,17 @@ class Retriever:
         self.features = np.concatenate([self.features, new]) if self.paths else new
         self.paths += paths
 
-    def search(self, sentence: str, k: int = 10) -> list[Match]:
+    def search(
+        self, sentence: str, k: int = 10, *, language: str = "", rerank: int = 0
+    ) -> list[Match]:
         """The k best photos, best first; equal scores in gallery order.
 
+        language: of the sentence, "" for the model's first. rerank: how many of the best photos a
+        model with a matching head orders anew (their files are read again); the others are dropped.
+
         Raises:
-          ValueError: an empty sentence or an empty gallery.
+          ValueError: an empty sentence or an empty gallery; a language or a re-ranking that the
+            model does not have.
         """
         if not sentence.strip():
             raise ValueError(
@@ -55,9 +62,14 @@ class Retriever:
             )
         if not self.paths:
             raise ValueError("the gallery is empty; add photos first")
-        scores = self.features @ self.model.embed_texts([sentence])[0]
+        scores = self.features @ self.model.embed_texts([sentence], language)[0]
+        if not rerank:
+            order = np.argsort(-scores, kind="stable")[:k]
+            return [Match(self.paths[i], float(scores[i])) for i in order]
+        candidates = [self.paths[i] for i in top_candidates(scores[None], rerank)[0]]
+        scores = self.model.match(candidates, sentence)
         order = np.argsort(-scores, kind="stable")[:k]
-        return [Match(self.paths[i], float(scores[i])) for i in order]
+        return [Match(candidates[i], float(scores[i])) for i in order]
 
 
 def find_images(directory: str | Path) -> list[str]:

@@ -2,21 +2,48 @@
 
 import numpy as np
 
+from tipr_jax.metrics.retrieval import PositiveRanks, positive_ranks, unit_rows
+
 NOT_SCORED = -100.0  # of gallery rows outside the candidates
+_BLOCK_ELEMENTS = 2**24  # of a [queries, gallery] matrix at a time: 64 MiB in float32
 
 
 def top_candidates(similarity: np.ndarray, k: int) -> np.ndarray:
     """int [Q,min(k,G)]: per query the gallery rows most similar to it, best first.
 
-    similarity float [Q,G]. Among equals the lower index comes first (the released sort leaves them
-    in any order).
+    similarity float [Q,G], no NaN. Among equals the lower index comes first (the released sort
+    leaves them in any order). Selects, then sorts the selected ones.
 
     Raises:
       ValueError: k below 1.
     """
     if k < 1:
         raise ValueError(f"the number of candidates is {k}, expected at least 1")
-    return np.argsort(-np.asarray(similarity), axis=1, kind="stable")[:, :k]
+    similarity = np.asarray(similarity)
+    k = min(k, similarity.shape[1])
+    last = np.partition(similarity, -k, axis=1)[:, -k, None]  # what the k-th best has
+    better, equal = similarity > last, similarity == last
+    room = k - np.count_nonzero(better, axis=1, keepdims=True)
+    chosen = better | equal & (np.cumsum(equal, axis=1) <= room)
+    rows = np.nonzero(chosen)[1].reshape(-1, k)  # ascending
+    order = np.argsort(-np.take_along_axis(similarity, rows, axis=1), axis=1, kind="stable")
+    return np.take_along_axis(rows, order, axis=1)
+
+
+def cosine_candidates(query_embed: np.ndarray, gallery_embed: np.ndarray, k: int) -> np.ndarray:
+    """int32 [Q,min(k,G)]: `top_candidates` by cosine, a block of queries at a time.
+
+    query_embed float32 [Q,C] and gallery_embed float32 [G,C], rows of any length.
+    """
+    query, gallery = unit_rows(query_embed), unit_rows(gallery_embed)
+    blocks = _query_blocks(len(query), len(gallery))
+    best = [top_candidates(query[block] @ gallery.T, k) for block in blocks]
+    return np.concatenate(best).astype(np.int32)
+
+
+def _query_blocks(num_query: int, num_gallery: int) -> list[slice]:
+    size = max(1, _BLOCK_ELEMENTS // num_gallery)
+    return [slice(first, first + size) for first in range(0, num_query, size)]
 
 
 def rerank_scores(similarity: np.ndarray, match_score: np.ndarray, k: int) -> np.ndarray:
@@ -37,6 +64,34 @@ def fill_scores(candidates: np.ndarray, score: np.ndarray, gallery_size: int) ->
     return filled
 
 
+def candidate_ranks(
+    candidates: np.ndarray,
+    score: np.ndarray,
+    query_person_id: np.ndarray,
+    gallery_person_id: np.ndarray,
+    *,
+    count_misses: bool = False,
+) -> PositiveRanks:
+    """Ranks of every query's positives by `fill_scores`, a block of queries at a time.
+
+    Ties, those at -100 above all, rank by gallery index. candidates int [Q,k], score float [Q,k];
+    other arguments and errors as in `positive_ranks`.
+    """
+    num_gallery = len(gallery_person_id)
+    blocks = [
+        positive_ranks(
+            fill_scores(candidates[block], score[block], num_gallery),
+            query_person_id[block],
+            gallery_person_id,
+            count_misses=count_misses,
+        )
+        for block in _query_blocks(len(candidates), num_gallery)
+    ]
+    return PositiveRanks(
+        np.concatenate([b.rank for b in blocks]), np.concatenate([b.count for b in blocks])
+    )
+
+
 def match_score(logits: np.ndarray, kind: str = "logit1") -> np.ndarray:
     """[...,2] logits (no match, match) -> [...] score to rank by.
 
@@ -52,4 +107,4 @@ def match_score(logits: np.ndarray, kind: str = "logit1") -> np.ndarray:
         return yes - no
     if kind == "prob":
         return 1 / (1 + np.exp(no - yes))
-    raise ValueError(f"score is {kind!r}, expected 'logit1', 'logit_diff' or 'prob'")
+    raise ValueError(f"eval.rerank_score is {kind!r}, expected 'logit1', 'logit_diff' or 'prob'")

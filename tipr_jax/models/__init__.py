@@ -66,6 +66,7 @@ MODELS = {
         bi_irra.BiIrra,
         bi_irra_objective.prepare_inputs,
         bi_irra_objective.objective,
+        columns=bi_irra.columns,
         tokenizer="xlm_roberta",
     ),
 }

@@ -10,9 +10,11 @@ import dataclasses
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from flax import nnx
 
 from tipr_jax.augment import two_of_six
+from tipr_jax.batch import Column
 from tipr_jax.nn.beit import Beit
 from tipr_jax.nn.bert import BertMlmHead, BertStack
 from tipr_jax.nn.init import normal, uniform_fan_in
@@ -132,6 +134,12 @@ class Config:
         for name in ("drop_path", "dropout"):
             if not 0 <= getattr(self, name) < 1:
                 raise ValueError(f"{name} is {getattr(self, name)}, expected a share in [0, 1)")
+        for name in ("mim_ratio", "mlm_prob", "mlm_span_prob"):
+            if not 0 <= getattr(self, name) <= 1:
+                raise ValueError(f"{name} is {getattr(self, name)}, expected a share in [0, 1]")
+        for name, least in {"itm_group_size": 1, "mlm_max_masks": 1, "mlm_span_max": 2}.items():
+            if getattr(self, name) < least:
+                raise ValueError(f"{name} is {getattr(self, name)}, expected at least {least}")
         # RoBERTa's positions begin behind the padding id.
         needed = self.text_length + (PAD_ID + 1 if self.positions == "roberta" else 0)
         if needed > self.max_positions:
@@ -335,6 +343,21 @@ class BiIrra(nnx.Module):
         """The divisor of ITC's logits, clamped; the gradient passes through the clamp."""
         value = self.temperature[...]
         return value + jax.lax.stop_gradient(jnp.clip(value, *config.temperature_range) - value)
+
+
+def columns(config: Config) -> dict[str, Column]:
+    """What a batch holds beside the common arrays, whatever the losses; P patches, M masks."""
+    height, width = config.image_size
+    text = (config.text_length,), np.int32
+    words = (config.mlm_max_masks,), np.int32
+    names = {"mlm_ids": text, "mlm_positions": words, "mlm_labels": words}
+    return {
+        "target_ids": text,
+        "target_language": ((), np.int32),
+        "patch_mask": ((height // config.patch * (width // config.patch),), np.bool_),
+        **names,
+        **{f"target_{name}": column for name, column in names.items()},
+    }
 
 
 def text_mask(text_ids: jax.Array) -> jax.Array:

@@ -100,7 +100,7 @@ class BeitBlock(nnx.Module):
         *,
         rngs: nnx.Rngs,
     ):
-        init = BlockInit.bert()
+        init = BlockInit.bert(width)
         self.ln_1 = layer_norm(width, policy, epsilon=LN_EPSILON, rngs=rngs)
         self.attn = RelativeAttention(width, heads, grid, init, policy, rngs=rngs)
         self.gamma_1 = nnx.Param(jnp.full(width, layer_scale, policy.param), axes=(EMBED,))

@@ -114,7 +114,7 @@ class BertLayer(nnx.Module):
         epsilon: float = EPSILON,
         rngs: nnx.Rngs,
     ):
-        init = BlockInit.bert()
+        init = BlockInit.bert(width)
         norm = lambda: layer_norm(width, policy, epsilon=epsilon, rngs=rngs)  # noqa: E731
         self.self_attn = DropoutAttention(width, heads, init, policy, rngs=rngs)
         self.ln_1 = norm()

@@ -73,7 +73,7 @@ class SharedTrunk(nnx.Module):
         # In spite of its name a second positional table, not one vector per modality.
         self.type_embed = param((1 + rows * cols, width))
         self.text_embed = BertEmbedding(vocab_size, max_positions, width, policy, rngs=rngs)
-        init = BlockInit.bert()
+        init = BlockInit.bert(width)
         mlp = lambda r: Mlp(width, init, policy, activation=gelu, rngs=r)  # noqa: E731
         self.blocks = stack(
             lambda r: SharedBlock(width, heads, init, policy, rngs=r), depth, rngs=rngs

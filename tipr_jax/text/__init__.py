@@ -1,6 +1,7 @@
 """Tokenizers, shared by training, evaluation and search.
 
-A tokenizer is called with (texts, length) and gives int32 [N, length], padded with 0.
+A tokenizer is called with (texts, length) and gives int32 [N, length], padded with 0; XLM-R's pads
+with 1.
 """
 
 import os
@@ -30,9 +31,16 @@ def _wordpiece(directory: str | os.PathLike) -> Tokenizer:
     return WordPieceTokenizer.load(directory)
 
 
+def _xlm_roberta(directory: str | os.PathLike) -> Tokenizer:
+    from tipr_jax.text.xlm_roberta import XlmRobertaTokenizer
+
+    return XlmRobertaTokenizer.load(directory)
+
+
 TOKENIZERS: dict[str, Callable[[str | os.PathLike], Tokenizer]] = {
     "clip_bpe": _clip_bpe,
     "wordpiece": _wordpiece,
+    "xlm_roberta": _xlm_roberta,
 }
 
 
@@ -50,10 +58,7 @@ def load_tokenizer(name: str, directory: str | os.PathLike = "") -> Tokenizer:
 def check_tokenizer(name: str) -> None:
     """Raises ValueError for a tokenizer that is not in TOKENIZERS."""
     if name not in TOKENIZERS:
-        raise ValueError(
-            f"tokenizer {name!r} is unknown; there are {', '.join(TOKENIZERS)}, and methods that "
-            "need another cannot run yet"
-        )
+        raise ValueError(f"tokenizer {name!r} is unknown; use one of {', '.join(TOKENIZERS)}")
 
 
 def save_tokenizer(tokenizer: Tokenizer, directory: str | os.PathLike) -> None:

@@ -4,6 +4,7 @@ Clean, lower case, no accents -> split at spaces and punctuation -> longest know
 `tokenizers` library -> `[CLS] pieces 0 0 ...`. The vocabulary is that of a BERT folder, or trained.
 """
 
+import functools
 import json
 import os
 import string
@@ -35,6 +36,8 @@ class WordPieceTokenizer:
         padding), a piece is repeated, or the vocabulary is that of a cased BERT.
     """
 
+    pad_id = 0
+
     def __init__(self, pieces: Sequence[str], name: str = "vocabulary"):
         if problem := _vocabulary_problem(pieces):
             raise ValueError(f"{name}: {problem}")
@@ -47,7 +50,7 @@ class WordPieceTokenizer:
     def vocab_size(self) -> int:
         return len(self.pieces)
 
-    @property
+    @functools.cached_property
     def continues_word(self) -> np.ndarray:
         """bool [V]: whether a piece goes on with the word of the piece before it."""
         return np.array([piece.startswith(CONTINUES) for piece in self.pieces])

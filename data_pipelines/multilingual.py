@@ -1,0 +1,149 @@
+"""Captions in several languages: one file per split and language, aligned entry by entry.
+
+`{split}_reid_{language}.json` is a list of {file_path, id, captions}. Entry k of every language
+describes the same image, and its captions are translations of each other in order (spec bi_irra
+§4.1).
+"""
+
+import os
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import Any
+
+from data_pipelines.entries import content_problem, read_entries
+
+LANGUAGES = ("en", "zh", "fr", "de")
+FILE_NAMES = {"zh": ("ch", "zh")}  # accepted in file names, the authors' first
+HOMEPAGE = "https://huggingface.co/datasets/zzhugging/Bi-IRRA"
+FIELDS = ("file_path", "id", "captions")
+SPLITS = ("train", "val", "test")
+OPTIONAL_SPLITS = ("val",)
+
+
+def language_name(given: str) -> str:
+    """Our name of a language, also for that of the authors' files ("ch" is "zh").
+
+    Raises:
+      ValueError: unknown.
+    """
+    for name in LANGUAGES:
+        if given in (name, *FILE_NAMES.get(name, ())):
+            return name
+    raise ValueError(f"language {given!r} is unknown; use some of {', '.join(LANGUAGES)}")
+
+
+def run_languages(given: Iterable[str]) -> tuple[str, ...]:
+    """Checked languages of a run, source first; () is a run in one language, which needs no name.
+
+    Raises:
+      ValueError: an unknown language, one that comes twice, or a source without a target.
+    """
+    names = tuple(language_name(name) for name in given)
+    if len(names) == 1 or len(set(names)) < len(names):
+        raise ValueError(
+            f"the languages are {', '.join(names)}; expected a source and other languages as "
+            "targets: set --config.data.source and --config.data.target, or "
+            "--config.data.languages, or leave all three empty"
+        )
+    return names
+
+
+def file_name(split: str, language: str) -> str:
+    """The name that the authors give to the file of a language."""
+    return _file_names(split, language)[0]
+
+
+def find_files(directory: str, split: str, languages: Sequence[str]) -> dict[str, str]:
+    """Paths of a split's files by language; {} if none has one and the split may be missing.
+
+    Raises:
+      FileNotFoundError: a language has no file.
+    """
+    files = {name: _find(directory, split, name) for name in LANGUAGES}
+    if split in OPTIONAL_SPLITS and not any(files[name] for name in languages):
+        return {}
+    for name in languages:
+        if files[name] is None:
+            expected = " or ".join(_file_names(split, name))
+            there = [other for other, path in files.items() if path] or ["no language"]
+            raise FileNotFoundError(
+                f"{directory} has no {split} captions in {name}: expected {expected} there, found "
+                f"{', '.join(there)}; add the file (the authors' are at {HOMEPAGE}), or choose "
+                "among those found with --config.data.source and --config.data.target"
+            )
+    return {name: files[name] for name in languages}
+
+
+def read_aligned(files: Mapping[str, str]) -> dict[str, list[dict[str, Any]]]:
+    """Entries of every language, entry k about the same image; source first.
+
+    Raises:
+      ValueError: a file is not as it should be or does not belong to the source's; names the entry.
+    """
+    entries = {name: read_entries(path) for name, path in files.items()}
+    for problem in alignment_problems(files, entries):
+        raise ValueError(problem)
+    return entries
+
+
+def alignment_problems(
+    files: Mapping[str, str], entries: Mapping[str, Sequence[Any]]
+) -> Iterator[str]:
+    """One line per entry that is wrong or not the same as the source's, and per wrong length."""
+    (source, *targets) = files
+    for name, path in files.items():
+        for index, entry in enumerate(entries[name]):
+            if problem := entry_problem(entry):
+                yield f"{path}: entry {index}: {problem}"
+    first = os.path.basename(files[source])
+    for name in targets:
+        here, there = len(entries[name]), len(entries[source])
+        if here != there:
+            yield (
+                f"{files[name]}: has {here} entries, but {first} has {there}; entry k of every "
+                "language must describe the same image"
+            )
+        pairs = zip(entries[source], entries[name], strict=False)
+        for index, (expected, entry) in enumerate(pairs):
+            if problem := _difference(expected, entry, first):
+                yield f"{files[name]}: entry {index}: {problem}"
+
+
+def entry_problem(entry: Any) -> str | None:
+    """Says what is wrong with one entry by itself, in one line; None if it is fine."""
+    if not isinstance(entry, dict):
+        return f"expected an object with {', '.join(FIELDS)}; found {type(entry).__name__}"
+    for key in FIELDS:
+        if key not in entry:
+            return f"has no {key!r}; expected an object with {', '.join(FIELDS)}"
+    return content_problem(entry, "file_path")
+
+
+def pair_captions(entries: Sequence[Mapping[str, Any]]) -> list[tuple[str, ...]]:
+    """Captions of one image in each language, paired by order: [(source, target, ...), ...].
+
+    Those beyond the shortest list are dropped, as in the released code.
+    """
+    return list(zip(*(entry["captions"] for entry in entries), strict=False))
+
+
+def _difference(expected: Any, entry: Any, source_file: str) -> str | None:
+    for key in ("file_path", "id"):
+        try:
+            want, found = expected[key], entry[key]
+        except (TypeError, KeyError):
+            return None  # a problem of the entry by itself
+        if found != want:
+            return (
+                f"{key} is {found!r}, but {source_file} has {want!r} there; entry k of every "
+                "language must describe the same image, in the order of the source"
+            )
+    return None
+
+
+def _file_names(split: str, language: str) -> list[str]:
+    return [f"{split}_reid_{name}.json" for name in FILE_NAMES.get(language, (language,))]
+
+
+def _find(directory: str, split: str, language: str) -> str | None:
+    paths = [os.path.join(directory, name) for name in _file_names(split, language)]
+    return next((path for path in paths if os.path.isfile(path)), None)
