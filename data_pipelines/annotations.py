@@ -7,7 +7,6 @@ the input pipeline and by `python -m data_pipelines.check`.
 import dataclasses
 import logging
 import os
-import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -15,6 +14,7 @@ import numpy as np
 
 from data_pipelines import multilingual
 from data_pipelines.entries import content_problem, read_entries
+from tipr_jax.languages import run_languages
 
 log = logging.getLogger("tipr_jax")
 
@@ -112,17 +112,6 @@ class Split:
         return dataclasses.replace(self, caption=caption, language=language, translation={})
 
 
-def languages_of(data_cfg: Any) -> tuple[str, ...]:
-    """Languages of `config.data`, source first; () for a data set of one language.
-
-    Raises:
-      ValueError: as `multilingual.run_languages`.
-    """
-    given = " ".join(data_cfg.languages or (data_cfg.source, data_cfg.target))
-    # A tuple field of the command line holds what was typed, "en,zh" or "[en,zh]", as one string.
-    return multilingual.run_languages(re.findall(r"[^\s,\[\]()]+", given))
-
-
 def load_dataset(name: str, root: str, languages: Sequence[str] = ()) -> dict[str, Split]:
     """Reads all splits of a data set.
 
@@ -140,7 +129,7 @@ def load_dataset(name: str, root: str, languages: Sequence[str] = ()) -> dict[st
       FileNotFoundError: the data set, its imgs/ directory or an annotation file is not there.
       ValueError: an annotation file is not what it should be; the message names the entry.
     """
-    languages = multilingual.run_languages(languages)
+    languages = run_languages(languages)
     if languages:
         directory, image_root = find_directory(name, root)
         return {split: _read_languages(directory, image_root, split, languages) for split in SPLITS}

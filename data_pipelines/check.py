@@ -19,6 +19,7 @@ import tqdm
 
 from data_pipelines import annotations, multilingual
 from data_pipelines.entries import read_entries
+from tipr_jax.languages import run_languages
 from tipr_jax.preprocess import image as preprocess
 
 Counts = tuple[int | None, int, int]  # persons (None: not published), images, captions
@@ -84,7 +85,7 @@ def check_dataset(name: str, root: str, languages: Sequence[str] = ()) -> CheckR
       FileNotFoundError: there is no such data set.
       ValueError: the annotation file as a whole is not readable.
     """
-    languages = multilingual.run_languages(languages)
+    languages = run_languages(languages)
     problems: dict[str, list[str]] = collections.defaultdict(list)
     notes: dict[str, list[str]] = collections.defaultdict(list)
     if languages:

@@ -8,10 +8,11 @@ from typing import Any
 import numpy as np
 
 from data_pipelines import pipeline
-from data_pipelines.annotations import Split, languages_of, load_dataset
+from data_pipelines.annotations import Split, load_dataset
 from data_pipelines.columns import make_columns
 from data_pipelines.image_text import load_image_text
 from tipr_jax.batch import Batch
+from tipr_jax.languages import languages_of
 
 log = logging.getLogger("tipr_jax")
 

@@ -6,45 +6,17 @@ describes the same image, and its captions are translations of each other in ord
 """
 
 import os
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from data_pipelines.entries import content_problem, read_entries
+from tipr_jax.languages import LANGUAGES
 
-LANGUAGES = ("en", "zh", "fr", "de")
 FILE_NAMES = {"zh": ("ch", "zh")}  # accepted in file names, the authors' first
 HOMEPAGE = "https://huggingface.co/datasets/zzhugging/Bi-IRRA"
 FIELDS = ("file_path", "id", "captions")
 SPLITS = ("train", "val", "test")
 OPTIONAL_SPLITS = ("val",)
-
-
-def language_name(given: str) -> str:
-    """Our name of a language, also for that of the authors' files ("ch" is "zh").
-
-    Raises:
-      ValueError: unknown.
-    """
-    for name in LANGUAGES:
-        if given in (name, *FILE_NAMES.get(name, ())):
-            return name
-    raise ValueError(f"language {given!r} is unknown; use some of {', '.join(LANGUAGES)}")
-
-
-def run_languages(given: Iterable[str]) -> tuple[str, ...]:
-    """Checked languages of a run, source first; () is a run in one language, which needs no name.
-
-    Raises:
-      ValueError: an unknown language, one that comes twice, or a source without a target.
-    """
-    names = tuple(language_name(name) for name in given)
-    if len(names) == 1 or len(set(names)) < len(names):
-        raise ValueError(
-            f"the languages are {', '.join(names)}; expected a source and other languages as "
-            "targets: set --config.data.source and --config.data.target, or "
-            "--config.data.languages, or leave all three empty"
-        )
-    return names
 
 
 def file_name(split: str, language: str) -> str:

@@ -8,8 +8,9 @@ from typing import Any
 import tensorflow as tf
 import tensorflow_datasets as tfds
 
-from data_pipelines import annotations, multilingual
+from data_pipelines import annotations
 from data_pipelines.image_source import MULTILINGUAL
+from tipr_jax.languages import run_languages
 
 
 @dataclasses.dataclass(kw_only=True)
@@ -49,7 +50,7 @@ class PersonRetrievalBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=
     @property
     def languages(self) -> tuple[str, ...]:
         """Those of the config, source first; (): the official annotation file."""
-        return multilingual.run_languages(getattr(self.builder_config, "languages", ()))
+        return run_languages(getattr(self.builder_config, "languages", ()))
 
     def _info(self) -> tfds.core.DatasetInfo:
         layout = annotations.LAYOUTS[self.layout_name]

@@ -5,10 +5,11 @@ from typing import Any
 
 import numpy as np
 
-from data_pipelines.annotations import Split, languages_of
+from data_pipelines.annotations import Split
 from data_pipelines.draws import generator
 from data_pipelines.patch_masks import PatchMasks
 from data_pipelines.span_masking import MaskingLaw, mask_texts, spread
+from tipr_jax.languages import languages_of
 
 
 class TwoLanguageColumns:

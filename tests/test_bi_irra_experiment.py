@@ -54,6 +54,16 @@ def test_training_takes_the_sizes_but_may_read_positions_its_way(source):
     assert (got.positions, got.fusion_epsilon) == ("bert0", 1e-5)
 
 
+def test_projections_of_their_own_fit_their_languages_alone(tmp_path):
+    fields = dataclasses.asdict(GIVEN) | {"separate_target_proj": True}
+    save_params(tmp_path, {"w": np.zeros(1)}, {"method": "bi_irra", "model": fields})
+    config = configs.get_config()
+    with pytest.raises(ValueError, match="has a projection each for fr, the data is in en, zh"):
+        experiment.adopt_model(config, tmp_path)
+    config.data.target = "fr"
+    assert experiment.adopt_model(config, tmp_path).model.separate_target_proj
+
+
 def test_languages_are_those_of_the_data():
     config = configs.get_config("debug")
     assert model_of(config).languages == ("en", "zh")

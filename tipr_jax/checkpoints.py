@@ -19,6 +19,7 @@ import orbax.checkpoint as ocp
 from orbax.checkpoint.checkpoint_managers import preservation_policy as keep
 
 from tipr_jax import distributed
+from tipr_jax.languages import languages_of
 
 log = logging.getLogger("tipr_jax")
 PARAMS_DIR, CONFIG_FILE = "params", "config.json"
@@ -226,8 +227,6 @@ def model_fields(directory: str | Path) -> tuple[str, dict]:
 
 def _languages(data: dict) -> dict:
     """The model field `languages` of a multilingual run, {} of another one."""
-    from data_pipelines.annotations import languages_of
-
     names = ("languages", "source", "target")
     languages = languages_of(SimpleNamespace(**{name: data.get(name) for name in names}))
     return {"languages": languages} if languages else {}

@@ -17,6 +17,7 @@ from jax.sharding import Mesh, NamedSharding
 from ml_collections import ConfigDict
 
 from tipr_jax import batch, checkpoints, distributed, optim, sharding
+from tipr_jax.languages import languages_of
 from tipr_jax.models import MODELS, Method
 from tipr_jax.precision import DtypePolicy, policy
 from tipr_jax.pretrained import ivt
@@ -44,6 +45,7 @@ SIZES = {
     "fusion_depth",
     "fusion_ffn",
     "tie_decoder",
+    "separate_target_proj",
 }
 # ... and those that resizing a table of positions can change.
 GEOMETRY = {"image_size", "stride", "text_length"}
@@ -160,8 +162,6 @@ def make_optimizer(
 
 def make_model_config(method: Method, config: ConfigDict, model_fields: dict) -> Any:
     """The method's frozen Config from `config.model`, the data's shapes and languages."""
-    from data_pipelines.annotations import languages_of
-
     image_size = tuple(config.data.image_size)
     if len(image_size) != 2:
         raise ValueError(
@@ -256,6 +256,12 @@ def adopt_model(config: ConfigDict, source: Path | str, *, training: bool = Fals
     if method != config.method:
         raise ValueError(
             f"{source} is a checkpoint of {method!r}, the config is for {config.method!r}"
+        )
+    trained, asked = fields.get("languages", ()), languages_of(config.data)
+    if fields.get("separate_target_proj") and trained[1:] != asked[1:]:
+        raise ValueError(
+            f"{source} has a projection each for {', '.join(trained[1:])}, the data is in "
+            f"{', '.join(asked)}; set --config.data.languages={','.join(trained)}"
         )
     config = config.copy_and_resolve_references()
     names = set(SIZES)

@@ -5,10 +5,10 @@ from __future__ import annotations
 import argparse
 import sys
 
-from data_pipelines.multilingual import LANGUAGES, language_name
 from data_pipelines.synth_pedes.contact_sheet import write_contact_sheet
 from data_pipelines.synth_pedes.generate import generate
 from data_pipelines.synth_pedes.layouts import LAYOUTS
+from tipr_jax.languages import LANGUAGES, language_name
 
 _DESCRIPTION = """\
 Generates pedestrian images with captions in the directory layout of a real data set, so that

@@ -16,11 +16,11 @@ from pathlib import Path
 
 from tqdm import tqdm
 
-from data_pipelines.multilingual import language_name
 from data_pipelines.synth_pedes import extra_files
 from data_pipelines.synth_pedes.layouts import LAYOUTS, Layout
 from data_pipelines.synth_pedes.people import Person, people, photographs
 from data_pipelines.synth_pedes.renderer import render
+from tipr_jax.languages import language_name
 
 GENERATOR_VERSION = 1  # raise when the same parameters would give other files
 MANIFEST = "manifest.json"

@@ -8,8 +8,8 @@ import os
 
 import tensorflow_datasets as tfds
 
-from data_pipelines.multilingual import LANGUAGES
 from data_pipelines.tfds_base import PersonRetrievalBuilder
+from tipr_jax.languages import LANGUAGES
 
 
 @dataclasses.dataclass(kw_only=True)

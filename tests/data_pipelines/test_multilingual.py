@@ -12,6 +12,7 @@ from configs import common
 from data_pipelines import annotations, multilingual
 from data_pipelines.data_module import DataModule
 from data_pipelines.image_source import image_source
+from tipr_jax.languages import languages_of
 
 ALL = ("en", "zh", "fr", "de")
 
@@ -217,12 +218,12 @@ def data_of(source="", target="", languages=()):
 
 
 def test_languages_of_a_config():
-    assert annotations.languages_of(data_of()) == ()
-    assert annotations.languages_of(data_of("en", "ch")) == ("en", "zh")
-    assert annotations.languages_of(data_of("en", "zh", ["fr", "en", "de"])) == ("fr", "en", "de")
-    assert annotations.languages_of(common.get_config().data) == ()
+    assert languages_of(data_of()) == ()
+    assert languages_of(data_of("en", "ch")) == ("en", "zh")
+    assert languages_of(data_of("en", "zh", ["fr", "en", "de"])) == ("fr", "en", "de")
+    assert languages_of(common.get_config().data) == ()
     for typed in ("en,fr", "[en,fr]", "(en, fr)"):
-        assert annotations.languages_of(data_of("en", "zh", (typed,))) == ("en", "fr")
+        assert languages_of(data_of("en", "zh", (typed,))) == ("en", "fr")
 
 
 @pytest.mark.parametrize(
@@ -236,7 +237,7 @@ def test_languages_of_a_config():
 )
 def test_wrong_languages(given, expected):
     for call in (
-        lambda: annotations.languages_of(data_of(languages=given)),
+        lambda: languages_of(data_of(languages=given)),
         lambda: annotations.load_dataset("cuhk_pedes", "nowhere", given),
     ):
         with pytest.raises(ValueError, match=expected) as caught:

@@ -1,0 +1,47 @@
+"""The languages that captions come in, and those of a run."""
+
+import re
+from collections.abc import Iterable
+from typing import Any
+
+LANGUAGES = ("en", "zh", "fr", "de")
+ALIASES = {"ch": "zh"}  # the authors' names
+
+
+def language_name(given: str) -> str:
+    """Our name of a language, also for that of the authors' files ("ch" is "zh").
+
+    Raises:
+      ValueError: unknown.
+    """
+    name = ALIASES.get(given, given)
+    if name not in LANGUAGES:
+        raise ValueError(f"language {given!r} is unknown; use some of {', '.join(LANGUAGES)}")
+    return name
+
+
+def run_languages(given: Iterable[str]) -> tuple[str, ...]:
+    """Checked languages of a run, source first; () is a run in one language, which needs no name.
+
+    Raises:
+      ValueError: an unknown language, one that comes twice, or a source without a target.
+    """
+    names = tuple(language_name(name) for name in given)
+    if len(names) == 1 or len(set(names)) < len(names):
+        raise ValueError(
+            f"the languages are {', '.join(names)}; expected a source and other languages as "
+            "targets: set --config.data.source and --config.data.target, or "
+            "--config.data.languages, or leave all three empty"
+        )
+    return names
+
+
+def languages_of(data_cfg: Any) -> tuple[str, ...]:
+    """Languages of `config.data`, source first; () for a data set of one language.
+
+    Raises:
+      ValueError: as `run_languages`.
+    """
+    given = " ".join(data_cfg.languages or (data_cfg.source, data_cfg.target))
+    # A tuple field of the command line holds what was typed, "en,zh" or "[en,zh]", as one string.
+    return run_languages(re.findall(r"[^\s,\[\]()]+", given))
