@@ -41,12 +41,13 @@ TINY = {
     "depth": 1,
     "heads": 4,
     "fusion_ffn": 512,
+    "vision_heads": 4,
+    "text_heads": 4,
+    "text_ffn": 512,
     "patch": 8,
     "stride": 8,
     "vocab_size": 512,
 }
-
-
 SWITCHES = ("losses", "levels", "mask", "learn_temperature")  # taken from `Config.complete`
 
 

@@ -55,7 +55,8 @@ class Evaluator:
     `should_stop` is asked before every batch; True ends the evaluation with `Interrupted`.
 
     Raises:
-      ValueError: `eval.rerank_pairs` does not fit the mesh; an unknown `eval.rerank_score`.
+      ValueError: a negative `eval.rerank_k`; `eval.rerank_pairs` does not fit the mesh; an unknown
+        `eval.rerank_score`.
     """
 
     def __init__(self, exp: Experiment, data: Any, should_stop: Callable[[], bool] = lambda: False):
@@ -64,8 +65,17 @@ class Evaluator:
         self.encode_text = self._jit("encode_text")
         self._told: set[str] = set()  # splits of whose gallery size a line was logged
         match_score(np.zeros(2), exp.config.eval.rerank_score)  # raises for an unknown one
-        wanted = exp.config.eval.rerank_k > 0 and can_match(self.exp)
-        self.reranker = Reranker(self.exp, self._check) if wanted else None
+        candidates = exp.config.eval.rerank_k
+        if candidates < 0:
+            raise ValueError(f"eval.rerank_k is {candidates}, expected 0 (no re-ranking) or more")
+        self.reranker = None
+        if candidates and can_match(self.exp):
+            self.reranker = Reranker(self.exp, self._check)
+        elif candidates:
+            log.info(
+                "no re-ranking: a model with losses %s has no matching head",
+                exp.config.model.losses,
+            )
 
     def _jit(self, method: str) -> Callable[..., jax.Array]:
         exp = self.exp

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from tipr_jax.experiment import config_hash
+from tipr_jax.languages import languages_of
 
 Scores = dict[str, dict[str, dict[str, float]]]  # split -> direction -> metric -> percent
 
@@ -105,7 +106,7 @@ def summarise(
     summary["others"] = others
     translated = [s for s in splits if s.partition("_")[0] == report_on and _language(s)]
     if translated:
-        source = (*config.data.languages, config.data.source)[0]
+        source = languages_of(config.data)[0]
         summary["languages"] = {
             _language(s) or source: {
                 "best": block(select(trained, s, by), s),
