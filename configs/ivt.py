@@ -141,7 +141,7 @@ def finetune_quickstart(config: ConfigDict) -> None:
     config.optimizer.b2 = 0.98
     config.optimizer.groups = ((".*", 1.0, True),)
     config.schedule.name = "cosine_per_step"
-    config.schedule.num_epochs = 3
+    config.schedule.num_epochs = 2
     config.schedule.warmup_epochs = 0
 
 
@@ -156,8 +156,8 @@ def quickstart(config: ConfigDict) -> None:
     config.warm_start.data = {"columns": "", "sampler": "random", "last_batch": "drop"}
     config.warm_start.model = CONTRAST
     config.warm_start.optimizer = {"learning_rate": 1e-3}
-    config.warm_start.schedule = {"num_epochs": 8, "warmup_epochs": 1, "start_lr": 1e-5}
-    config.warm_start.eval = {"every_epochs": 8}
+    config.warm_start.schedule = {"num_epochs": 12, "warmup_epochs": 1, "start_lr": 1e-5}
+    config.warm_start.eval = {"every_epochs": 12}
 
 
 def pretrain_quickstart(config: ConfigDict) -> None:
