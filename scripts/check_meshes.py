@@ -62,14 +62,15 @@ def tiny_config(method: str, layout: Layout) -> Any:
     """The method's debug config with all its losses, cut to seconds."""
     from tipr_jax.models import MODELS
 
-    config = importlib.import_module(f"configs.{method}").get_config("debug")
+    configs = importlib.import_module(f"configs.{method}")
+    config, published = configs.get_config("debug"), configs.get_config().optimizer.name
     every_head = dataclasses.asdict(MODELS[method].config().complete())
     switches = {k: every_head[k] for k in SWITCHES if k in every_head}
     config.update({"model": {k: v for k, v in (TINY | switches).items() if k in config.model}})
     config.data.image_size, config.data.text_length = (32, 16), 16
     config.data.batch_size = config.eval.batch_size = BATCH_SIZE
-    # The published optimiser: its eps keeps Adam from blowing up the rounding of tiny gradients.
-    config.optimizer.update({"name": "adam", "eps": 1e-3, "learning_rate": 1e-3})
+    # IRRA's eps for all: it keeps Adam from blowing up the rounding of tiny gradients.
+    config.optimizer.update({"name": published, "eps": 1e-3, "learning_rate": 1e-3})
     config.schedule.num_epochs, config.schedule.warmup_epochs = 2, 0
     config.precision = "float32"
     config.mesh.rules = layout.rules
