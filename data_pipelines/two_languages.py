@@ -29,6 +29,11 @@ class TwoLanguageColumns:
 
     def __init__(self, split: Split, tokenizer: Callable, config: Any):
         data, model = config.data, config.model
+        if "mlm_max_masks" not in model:
+            raise ValueError(
+                f"data.columns is 'two_languages', which {config.method} does not read; set "
+                "--config.data.columns to what its config file has"
+            )
         self.source, *self.targets = languages_of(data) or ("",)
         if not self.targets:
             raise ValueError(

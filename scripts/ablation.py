@@ -56,6 +56,8 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--workdir", type=Path, help="default: runs/ablation_METHOD")
     args, extra = parser.parse_known_args()
+    if args.seeds < 1 or any(option.startswith("--config.seed=") for option in extra):
+        parser.error("--seeds=N, at least 1, runs the seeds 1 to N")
     if wrong := [option for option in extra if not option.startswith("--config.")]:
         parser.error(f"unknown option {wrong[0]}")
     switches = SWITCHES[args.method]

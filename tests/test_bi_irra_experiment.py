@@ -1,12 +1,13 @@
 """What a Bi-IRRA run takes from its data and from the model it starts from."""
 
 import dataclasses
+import json
 
 import numpy as np
 import pytest
 
 from configs import bi_irra as configs
-from tipr_jax import batch, experiment
+from tipr_jax import batch, checkpoints, cost, experiment
 from tipr_jax.checkpoints import save_params
 from tipr_jax.models import MODELS, bi_irra
 
@@ -85,3 +86,48 @@ def test_synthetic_batches_hold_every_column():
     batch.validate(made, batch.abstract_batch(4, *shapes.values(), columns))
     assert np.all(made["target_language"] == 1) and made["patch_mask"].shape == (4, 8)
     assert made["target_mlm_positions"].max() < config.text_length
+
+
+def test_one_projection_is_the_start_of_every_language():
+    one = {"kernel": np.arange(6.0).reshape(1, 2, 3), "bias": np.ones((1, 3))}
+    three = {"kernel": np.zeros((3, 2, 3)), "bias": np.zeros((3, 3))}
+    begun = experiment._one_each(one, three)
+    assert begun["bias"].shape == (3, 3)
+    for kernel in begun["kernel"]:
+        np.testing.assert_array_equal(kernel, one["kernel"][0])
+    assert experiment._one_each(three, three) is three and experiment._one_each(one, one) is one
+
+
+def test_positions_that_cannot_be_resized(source):
+    config = configs.get_config()
+    config.init_positions = "resize"
+    with pytest.raises(ValueError, match="positions of bi_irra cannot be resized"):
+        experiment.adopt_model(config, source, training=True)
+
+
+def test_a_batch_is_whole_groups_and_a_device_need_not_hold_them():
+    config = configs.get_config("debug")
+    config.data.batch_size, config.model.itm_group_size = 24, 16
+    with pytest.raises(ValueError, match="batch_size 24 cannot be cut into groups of 16"):
+        experiment.build(config)
+    config.data.batch_size, config.model.itm_group_size = 48, 16  # 6 rows on each of 8 devices
+    exp = experiment.build(config)
+    optimizer, _ = experiment.make_optimizer(exp, steps_per_epoch=10)
+    assert cost.describe(exp, experiment.abstract_state(exp, optimizer)).startswith("memory")
+
+
+@pytest.mark.parametrize("method", ["irra", "bi_irra"])
+def test_runs_from_before_there_were_languages_load(tmp_path, method):
+    data = {"image_size": [32, 16], "text_length": 12}
+    saved = {"method": method, "model": {"patch": 8}, "data": data}
+    (tmp_path / "config.json").write_text(json.dumps(saved))
+    assert "languages" not in checkpoints.model_fields(tmp_path)[1]
+
+
+def test_only_a_multilingual_model_has_languages(tmp_path):
+    names = {"languages": [], "source": "en", "target": "fr"}
+    data = {"image_size": [32, 16], "text_length": 12} | names
+    for method, expected in (("irra", None), ("bi_irra", ("en", "fr"))):
+        saved = {"method": method, "model": {"patch": 8}, "data": data}
+        (tmp_path / "config.json").write_text(json.dumps(saved))
+        assert checkpoints.model_fields(tmp_path)[1].get("languages") == expected

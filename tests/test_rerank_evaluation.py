@@ -322,6 +322,18 @@ def test_results_per_language():
     assert "text to image, re-ranked" in text
 
 
+def test_languages_are_selected_on_the_split_that_is_asked_for():
+    """And by cosine, as one of the evaluations was not re-ranked."""
+    evaluations = [
+        (10, {"val": row(9), "val_zh": row(5), "test": row(50), "test_zh": row(60)}),
+        (20, {"val": row(8, False), "val_zh": row(6), "test": row(70), "test_zh": row(40)}),
+    ]
+    languages = results.summarise(evaluations, make_config(), "val")["languages"]
+    assert [languages[name]["best"]["step"] for name in ("en", "zh")] == [10, 20]
+    assert languages["zh"]["best"]["t2i"]["R1"] == 40
+    assert results.select(evaluations, "val", "R1")[0] == 10
+
+
 def test_results_of_one_evaluation_without_reranking():
     summary = results.summarise(
         [(7, {"test": row(1, False), "test_zh": row(2, False)})], make_config(), "given"

@@ -221,14 +221,15 @@ def model_fields(directory: str | Path) -> tuple[str, dict]:
     fields = dict(config["model"])
     if "data" in config:
         fields |= {key: config["data"][key] for key in ("image_size", "text_length")}
-        fields |= _languages(config["data"])
+        if config["method"] == "bi_irra":
+            fields |= _languages(config["data"])
     return config["method"], {k: _tuples(v) for k, v in fields.items()}
 
 
 def _languages(data: dict) -> dict:
     """The model field `languages` of a multilingual run, {} of another one."""
     names = ("languages", "source", "target")
-    languages = languages_of(SimpleNamespace(**{name: data.get(name) for name in names}))
+    languages = languages_of(SimpleNamespace(**{name: data.get(name) or "" for name in names}))
     return {"languages": languages} if languages else {}
 
 

@@ -9,6 +9,7 @@ utilisation figures. Elementwise work, the optimiser and what `remat` computes a
 causal attention counts in full, and of a `cond` the cheapest branch counts.
 """
 
+import dataclasses
 import math
 import os
 from collections.abc import Callable, Iterable
@@ -149,8 +150,9 @@ def describe_memory(memory: Memory, capacity: int) -> str:
     line = f"memory estimate {total} of {capacity / GB:.3g} GB per device: {named}"
     if memory.total > capacity:
         line += (
-            "; it will not fit: use a smaller --config.data.batch_size, --config.micro_batches, "
-            "--config.remat=full or, on several devices, --config.mesh.rules=fully_sharded"
+            "; it will not fit: use a smaller --config.data.batch_size, --config.remat=full, "
+            "--config.micro_batches (IRRA, IVT) or, on several devices, "
+            "--config.mesh.rules=fully_sharded"
         )
     return line
 
@@ -173,13 +175,17 @@ def _model(exp: Experiment, remat: str) -> tuple:
 def _traceable(exp: Experiment, batch: dict, remat: str) -> tuple[Callable, Any, Any]:
     """(loss(params, inputs), abstract params, abstract inputs)."""
     graphdef, _, init = _model(exp, remat)
+    config = exp.model_config
+    if hasattr(config, "itm_group_size"):  # a device's rows may be less than whole groups
+        group = math.gcd(config.itm_group_size, len(batch["valid"]))
+        config = dataclasses.replace(config, itm_group_size=group)
     inputs = jax.eval_shape(
-        lambda b, key: exp.method.prepare_inputs(b, key, exp.model_config), batch, exp.keys[1]
+        lambda b, key: exp.method.prepare_inputs(b, key, config), batch, exp.keys[1]
     )
 
     def loss(params: Any, inputs: dict) -> jax.Array:
         model = nnx.merge(graphdef, params)
-        return total_loss(exp.method.objective(model, inputs, exp.model_config))
+        return total_loss(exp.method.objective(model, inputs, config))
 
     return loss, jax.eval_shape(init, exp.keys[0]), inputs
 

@@ -13,6 +13,7 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 from flax import nnx
+from jax.experimental import multihost_utils
 from tqdm import tqdm
 
 from tipr_jax import distributed
@@ -189,7 +190,10 @@ class Evaluator:
                 *(cfg.rerank_k, len(gallery), split),
             )
         began = time.perf_counter()
-        candidates = cosine_candidates(features.text, features.image[gallery], cfg.rerank_k)
+        # Process 0's for all of them: another machine may round a near-tie differently.
+        candidates = multihost_utils.broadcast_one_to_all(
+            cosine_candidates(features.text, features.image[gallery], cfg.rerank_k)
+        )
         found = time.perf_counter()
         logits = self.reranker(
             self.tower_params(params),

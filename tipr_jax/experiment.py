@@ -105,6 +105,13 @@ def build(
     for section in ("data", "eval"):
         batch_size = config[section].batch_size
         sharding.check_batch_size(f"{section}.batch_size", batch_size, mesh, rules)
+    group = min(getattr(model_config, "itm_group_size", 1), config.data.batch_size)
+    if config.data.batch_size % group:
+        raise ValueError(
+            f"data.batch_size {config.data.batch_size} cannot be cut into groups of {group} rows, "
+            "which share hard negatives and patch masks; choose a multiple, or another "
+            "--config.model.itm_group_size"
+        )
     shards = sharding.batch_shards(mesh, rules)
     check_micro_batches(method, config.micro_batches, config.data.batch_size, shards)
     return _assemble(config, method, model_config, mesh, rules)
@@ -257,6 +264,11 @@ def adopt_model(config: ConfigDict, source: Path | str, *, training: bool = Fals
         raise ValueError(
             f"{source} is a checkpoint of {method!r}, the config is for {config.method!r}"
         )
+    if config.init_positions != "adopt" and "stride" not in config.model:
+        raise ValueError(
+            f"init_positions is {config.init_positions!r}, but the positions of {method} cannot be "
+            "resized; leave it at 'adopt', which takes the image size of init_from"
+        )
     trained, asked = fields.get("languages", ()), languages_of(config.data)
     if fields.get("separate_target_proj") and trained[1:] != asked[1:]:
         raise ValueError(
@@ -295,6 +307,8 @@ def overlay(params: Any, loaded: Any, source: str) -> Any:
     ):
         del loaded["classifier"]
     expected = {k: params[k] for k in loaded}
+    if "target_proj" in loaded:
+        loaded["target_proj"] = _one_each(loaded["target_proj"], expected["target_proj"])
     loaded, expected = _shared_mask(loaded, expected), _shared_mask(expected, loaded)
     check_shapes(loaded, expected, source)
     fresh = sorted(set(params) - set(loaded))
@@ -302,6 +316,15 @@ def overlay(params: Any, loaded: Any, source: str) -> Any:
 
     placed = jax.tree.map(_place, loaded, expected)
     return params | {k: params[k] | v if isinstance(v, dict) else v for k, v in placed.items()}
+
+
+def _one_each(loaded: Any, expected: Any) -> Any:
+    """The one projection of all target languages as the start of theirs, where each has its own."""
+    count = len(expected["kernel"])
+    if len(loaded["kernel"]) != 1 or count == 1:
+        return loaded
+    log.info("the projection of the target languages is the start of %d of them", count)
+    return {name: np.repeat(np.asarray(value), count, axis=0) for name, value in loaded.items()}
 
 
 def _shared_mask(params: Any, other: Any) -> Any:

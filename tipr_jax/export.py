@@ -17,6 +17,7 @@ from flax import nnx
 from tqdm import tqdm
 
 from tipr_jax import checkpoints
+from tipr_jax.languages import ALIASES
 from tipr_jax.metrics.rerank import match_score
 from tipr_jax.metrics.retrieval import unit_rows
 from tipr_jax.models import MODELS
@@ -119,10 +120,18 @@ class TrainedModel:
         """The place of a language in `languages`, 0 for "". Raises ValueError for another one."""
         if not language:
             return 0
+        language = ALIASES.get(language, language)
         if language not in self.languages:
             known = ", ".join(self.languages) or "the one language it was trained on, unnamed"
             raise ValueError(f"language {language!r} is not one of the model's: {known}")
         return self.languages.index(language)
+
+    def check_can_match(self) -> None:
+        """Raises ValueError for a model without a matching head."""
+        if "itm_head" not in self.params:
+            raise ValueError(
+                f"this model of {self.method} has no matching head; search without re-ranking"
+            )
 
     def match(self, sources: Sequence[str | bytes | np.ndarray], sentence: str) -> np.ndarray:
         """How well each image fits the sentence, by the matching head: logits float32 [N].
@@ -130,10 +139,7 @@ class TrainedModel:
         Raises:
           ValueError: a model without that head; an image that cannot be read.
         """
-        if "itm_head" not in self.params:
-            raise ValueError(
-                f"this model of {self.method} has no matching head; search without re-ranking"
-            )
+        self.check_can_match()
         text_ids = self.tokenizer([sentence], self.config.text_length)
         score = lambda image: self._match(self.params, image, text_ids)  # noqa: E731
         return match_score(_in_chunks(score, self._pixels, sources, "photo"))

@@ -42,6 +42,6 @@ def languages_of(data_cfg: Any) -> tuple[str, ...]:
     Raises:
       ValueError: as `run_languages`.
     """
-    given = " ".join(data_cfg.languages or (data_cfg.source, data_cfg.target))
+    given = " ".join(map(str, data_cfg.languages or (data_cfg.source, data_cfg.target)))
     # A tuple field of the command line holds what was typed, "en,zh" or "[en,zh]", as one string.
     return run_languages(re.findall(r"[^\s,\[\]()]+", given))

@@ -185,12 +185,12 @@ def dry_run(config: Any, workdir: Path) -> None:
     from tipr_jax import experiment
     from tipr_jax.train_state import count_parameters
 
+    config = experiment.adopt_model(config, experiment.source_of(config, workdir))
     data = open_data(config, workdir)
     report = check_dataset(config.data.name, data.root, data.languages)
     say(str(report))
     if report.problems:
         raise ValueError(f"{config.data.name}: {len(report.problems)} problems, listed above")
-    config = experiment.adopt_model(config, config.init_from)
     exp = experiment.build(config, num_persons=data.splits["train"].num_persons)
     count = count_parameters(jax.eval_shape(exp.init, exp.keys[0]))
     say(f"{config.method}: {count:,} parameters on {exp.mesh.size} device(s); nothing was run")

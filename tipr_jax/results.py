@@ -63,9 +63,15 @@ def selection_score(scores: dict[str, dict[str, float]], select_by: str) -> floa
 
 
 def select(evaluations: list[tuple[int, Scores]], split: str, select_by: str) -> tuple[int, Scores]:
-    """The evaluation with the best `selection_score` on `split`; the earliest of equals."""
-    known = [e for e in evaluations if split in e[1]]
-    return max(known, key=lambda e: (selection_score(e[1][split], select_by), -e[0]))
+    """The evaluation with the best `selection_score` on `split`; the earliest of equals.
+
+    Re-ranked scores count only if all evaluations have them: a resumed run may have changed that.
+    """
+    known = [(step, scores[split]) for step, scores in evaluations if split in scores]
+    if not all("t2i_rerank" in scores for _, scores in known):
+        known = [(step, {"t2i": scores["t2i"]}) for step, scores in known]
+    best = max(known, key=lambda e: (selection_score(e[1], select_by), -e[0]))[0]
+    return next(e for e in evaluations if e[0] == best and split in e[1])
 
 
 def summarise(
@@ -80,8 +86,8 @@ def summarise(
     first split, where there is no test) at the evaluation with the best score on `selected_on`.
     `others` has the same numbers for random weights, for the weights training started from, for
     what each split would have selected, and for the last epoch, as far as they are known.
-    `languages`, of a multilingual run, has per language the test split at its own best evaluation
-    (the papers select per language) and in the last epoch.
+    `languages`, of a multilingual run, has per language the test split in the last epoch and at the
+    evaluation with the best score on `selected_on` in that language (the papers select for each).
     """
     trained = [e for e in evaluations if e[0] > 0] or evaluations
     splits = list(trained[-1][1])
@@ -109,7 +115,9 @@ def summarise(
         source = languages_of(config.data)[0]
         summary["languages"] = {
             _language(s) or source: {
-                "best": block(select(trained, s, by), s),
+                "best": block(select(trained, s.replace(report_on, selected_on), by), s)
+                if selected_on in splits
+                else block(trained[-1], s),
                 "last epoch": block(trained[-1], s),
             }
             for s in (report_on, *translated)

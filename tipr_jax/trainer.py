@@ -211,8 +211,9 @@ def explained_out_of_memory(config: Any) -> Iterator[None]:
             raise
         raise OutOfMemory(
             f"out of memory with data.batch_size {config.data.batch_size}; use a smaller "
-            "--config.data.batch_size (and --config.eval.batch_size), --config.micro_batches=2, "
-            "--config.remat=full, or --config.mesh.rules=fully_sharded on several devices; "
+            "--config.data.batch_size (and --config.eval.batch_size), --config.remat=full, "
+            "--config.micro_batches=2 (IRRA, IVT), or --config.mesh.rules=fully_sharded on several "
+            "devices; "
             "what was saved stays, the same command continues from there"
         ) from error
 

@@ -43,6 +43,8 @@ def search() -> None:
 
     retriever = Retriever.load(_MODEL.value)
     retriever.model.language_index(_LANGUAGE.value)  # before all photos are read
+    if _RERANK.value:
+        retriever.model.check_can_match()
     retriever.add(find_images(_IMAGES.value))
     matches = retriever.search(
         _QUERY.value, _TOP.value, language=_LANGUAGE.value, rerank=_RERANK.value
