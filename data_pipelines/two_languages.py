@@ -29,7 +29,7 @@ class TwoLanguageColumns:
 
     def __init__(self, split: Split, tokenizer: Callable, config: Any):
         data, model = config.data, config.model
-        if "mlm_max_masks" not in model:
+        if not hasattr(model, "mlm_max_masks"):
             raise ValueError(
                 f"data.columns is 'two_languages', which {config.method} does not read; set "
                 "--config.data.columns to what its config file has"

@@ -146,7 +146,8 @@ def in_processes(method: str, layouts: list[Layout], directory: Path) -> list[di
         address = f"127.0.0.1:{free.getsockname()[1]}"
     env = os.environ | {
         "JAX_PLATFORMS": "cpu",
-        "XLA_FLAGS": f"--xla_force_host_platform_device_count={devices}",
+        "XLA_FLAGS": os.environ.get("XLA_FLAGS", "")
+        + f" --xla_force_host_platform_device_count={devices}",
     }
     output = directory / f"{method}_{processes}_{devices}"
     names = [f"--layout={rules},{mesh}" for rules, mesh, *_ in layouts]

@@ -271,7 +271,8 @@ def test_each_target_language_has_its_projection():
     ids = make_batch()["text_ids"]
     same = nnx.merge(graphdef, params)
     # All projections start as a copy of the source's.
-    np.testing.assert_allclose(same.encode_text(ids, 2), same.encode_text(ids, 0), rtol=1e-5)
+    pair = same.encode_text(ids, 2), same.encode_text(ids, 0)
+    np.testing.assert_allclose(*pair, rtol=1e-5, atol=1e-6)  # sums of terms of order 1
     kernel = params["target_proj"]["kernel"]
     params = params | {"target_proj": params["target_proj"] | {"kernel": kernel.at[1].multiply(2)}}
     model = nnx.merge(graphdef, params)
