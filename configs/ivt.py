@@ -168,7 +168,7 @@ def pretrain_quickstart(config: ConfigDict) -> None:
     config.data.cache = True
     config.model.update(CONTRAST | {"losses": config.model.losses})
     config.optimizer.learning_rate = 1e-3
-    config.schedule.num_epochs = 4
+    config.schedule.num_epochs = 2
     config.schedule.warmup_epochs = 1
     config.schedule.start_lr = 1e-5
 
