@@ -44,6 +44,35 @@ def paper() -> ConfigDict:
     config.data.batch_size = 128  # released: 4 GPUs x 32, which are the groups of itm_group_size
     config.data.last_batch = "drop"
 
+    _model(config)
+
+    config.optimizer = ConfigDict()
+    config.optimizer.name = "adamw"  # adam (L2 in the gradient) | adamw | sgd
+    config.optimizer.learning_rate = 5e-5
+    config.optimizer.weight_decay = 0.02
+    config.optimizer.b1 = 0.9
+    config.optimizer.b2 = 0.98
+    config.optimizer.eps = 1e-8
+    config.optimizer.momentum = 0.9
+    # (pattern, learning-rate multiplier, weight decay); vectors and the tables of the relative
+    # positions do not decay.
+    config.optimizer.groups = (
+        ("(bias|scale|gamma_[12]|temperature)$", 1.0, False),
+        (".*", 1.0, True),
+    )
+
+    config.schedule = ConfigDict()
+    config.schedule.name = "cosine_per_step"
+    config.schedule.num_epochs = 10
+    config.schedule.warmup_epochs = 1
+    config.schedule.start_lr = 1e-6  # absolute, where the warm-up begins
+    config.schedule.target_lr = 5e-6  # absolute, where the cosine ends
+
+    config.eval.rerank_k = 256  # candidates by cosine that the matching head scores; 0: none
+    return config
+
+
+def _model(config: ConfigDict) -> None:
     config.model = ConfigDict()
     config.model.patch = 16
     config.model.width = 768
@@ -90,31 +119,6 @@ def paper() -> ConfigDict:
     config.model.mlm_span_max = 3
     config.model.tie_decoder = True
     config.model.augment = True
-
-    config.optimizer = ConfigDict()
-    config.optimizer.name = "adamw"  # adam (L2 in the gradient) | adamw | sgd
-    config.optimizer.learning_rate = 5e-5
-    config.optimizer.weight_decay = 0.02
-    config.optimizer.b1 = 0.9
-    config.optimizer.b2 = 0.98
-    config.optimizer.eps = 1e-8
-    config.optimizer.momentum = 0.9
-    # (pattern, learning-rate multiplier, weight decay); vectors and the tables of the relative
-    # positions do not decay.
-    config.optimizer.groups = (
-        ("(bias|scale|gamma_[12]|temperature)$", 1.0, False),
-        (".*", 1.0, True),
-    )
-
-    config.schedule = ConfigDict()
-    config.schedule.name = "cosine_per_step"
-    config.schedule.num_epochs = 10
-    config.schedule.warmup_epochs = 1
-    config.schedule.start_lr = 1e-6  # absolute, where the warm-up begins
-    config.schedule.target_lr = 5e-6  # absolute, where the cosine ends
-
-    config.eval.rerank_k = 256  # candidates by cosine that the matching head scores; 0: none
-    return config
 
 
 def x2vlm(config: ConfigDict) -> None:

@@ -40,6 +40,22 @@ def get_config() -> ConfigDict:
     config.dry_run = False  # check the data set, build everything, run nothing
     config.log_every_steps = 10  # into metrics.jsonl and TensorBoard
 
+    _data(config)
+
+    config.mesh = ConfigDict()
+    config.mesh.data = -1  # -1: all devices that `model` leaves
+    config.mesh.model = 1
+    config.mesh.rules = "data_parallel"  # data_parallel | fully_sharded | tensor_parallel
+
+    _evaluation(config)
+
+    config.checkpoint = ConfigDict()
+    config.checkpoint.every_steps = 1000  # besides one at every evaluation
+    config.checkpoint.keep_last = 2
+    return config
+
+
+def _data(config: ConfigDict) -> None:
     config.data = ConfigDict()
     # cuhk_pedes | icfg_pedes | rstp_reid | ufine_bench (in languages only) | image_text
     config.data.name = "cuhk_pedes"
@@ -77,11 +93,8 @@ def get_config() -> ConfigDict:
     config.data.num_instances = 4
     config.data.last_batch = "pad"  # pad (released: the partial batch is kept) | drop
 
-    config.mesh = ConfigDict()
-    config.mesh.data = -1  # -1: all devices that `model` leaves
-    config.mesh.model = 1
-    config.mesh.rules = "data_parallel"  # data_parallel | fully_sharded | tensor_parallel
 
+def _evaluation(config: ConfigDict) -> None:
     config.eval = ConfigDict()
     config.eval.every_epochs = 1
     config.eval.batch_size = 128
@@ -103,8 +116,3 @@ def get_config() -> ConfigDict:
     # gallery (CUHK-PEDES, RSTPReid), and its trapezoidal AP beside the standard one.
     config.eval.gallery = "unique"  # unique: every image once | every_second_row
     config.eval.trapezoid_ap = False
-
-    config.checkpoint = ConfigDict()
-    config.checkpoint.every_steps = 1000  # besides one at every evaluation
-    config.checkpoint.keep_last = 2
-    return config

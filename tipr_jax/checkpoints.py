@@ -20,6 +20,7 @@ from orbax.checkpoint.checkpoint_managers import preservation_policy as keep
 
 from tipr_jax import distributed
 from tipr_jax.languages import languages_of
+from tipr_jax.models import MODELS
 
 log = logging.getLogger("tipr_jax")
 PARAMS_DIR, CONFIG_FILE = "params", "config.json"
@@ -221,7 +222,8 @@ def model_fields(directory: str | Path) -> tuple[str, dict]:
     fields = dict(config["model"])
     if "data" in config:
         fields |= {key: config["data"][key] for key in ("image_size", "text_length")}
-        if config["method"] == "bi_irra":
+        method = MODELS.get(config["method"])
+        if method and hasattr(method.config, "languages"):
             fields |= _languages(config["data"])
     return config["method"], {k: _tuples(v) for k, v in fields.items()}
 

@@ -216,15 +216,12 @@ def open_data(config: Any, workdir: Path) -> Any:
     from data_pipelines.data_module import DataModule
     from data_pipelines.vocabulary import open_tokenizer
     from tipr_jax.models import MODELS
-    from tipr_jax.text import check_tokenizer
 
-    tokenizer = MODELS[config.method].tokenizer
-    check_tokenizer(tokenizer)  # before data is generated for nothing
     # Process 0 generates the data and makes the vocabulary; on other disks the others do, too.
     with distributed.writer_first():
         data = DataModule(config)
         data.tokenizer = open_tokenizer(
-            tokenizer,
+            MODELS[config.method].tokenizer,
             config.data.vocab,
             config.model.vocab_size,
             data.splits["train"],

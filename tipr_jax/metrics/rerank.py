@@ -49,7 +49,8 @@ def _query_blocks(num_query: int, num_gallery: int) -> list[slice]:
 def rerank_scores(similarity: np.ndarray, match_score: np.ndarray, k: int) -> np.ndarray:
     """float [Q,G]: the matching score of each query's k most similar rows, -100 elsewhere.
 
-    similarity and match_score float [Q,G]; the similarity itself is not part of the result.
+    similarity and match_score float [Q,G]; the similarity itself is not part of the result. The
+    reference for `candidate_ranks`, with which an evaluation scores no more than the candidates.
     """
     candidates = top_candidates(similarity, k)
     return fill_scores(

@@ -6,6 +6,7 @@ with 1.
 
 import os
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import Protocol
 
 import numpy as np
@@ -51,20 +52,23 @@ def load_tokenizer(name: str, directory: str | os.PathLike = "") -> Tokenizer:
       ValueError: an unknown name, or a vocabulary that does not fit the tokenizer.
       FileNotFoundError: no vocabulary in `directory`.
     """
-    check_tokenizer(name)
-    return TOKENIZERS[name](directory)
-
-
-def check_tokenizer(name: str) -> None:
-    """Raises ValueError for a tokenizer that is not in TOKENIZERS."""
     if name not in TOKENIZERS:
         raise ValueError(f"tokenizer {name!r} is unknown; use one of {', '.join(TOKENIZERS)}")
+    return TOKENIZERS[name](directory)
 
 
 def save_tokenizer(tokenizer: Tokenizer, directory: str | os.PathLike) -> None:
     """Keeps a vocabulary of its own in a run or model directory; others come with the package."""
     if hasattr(tokenizer, "save"):
         tokenizer.save(os.path.join(directory, TOKENIZER_DIR))
+
+
+def write_vocabulary(path: Path, content: bytes) -> None:
+    """Writes a vocabulary file, whole or not at all."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    partial = path.with_name(f".{path.name}.{os.getpid()}")
+    partial.write_bytes(content)
+    partial.replace(path)
 
 
 def check_texts(texts: Sequence[str]) -> None:

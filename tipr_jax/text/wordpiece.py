@@ -14,7 +14,7 @@ from pathlib import Path
 import numpy as np
 from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, trainers
 
-from tipr_jax.text import check_texts
+from tipr_jax.text import check_texts, write_vocabulary
 
 PAD, UNKNOWN, CLS, MASK = "[PAD]", "[UNK]", "[CLS]", "[MASK]"
 SPECIAL = (PAD, UNKNOWN, CLS, MASK)
@@ -82,11 +82,8 @@ class WordPieceTokenizer:
 
     def save(self, directory: str | os.PathLike) -> None:
         """Writes vocab.txt, which `load` and BERT implementations read; atomic."""
-        directory = Path(directory)
-        directory.mkdir(parents=True, exist_ok=True)
-        partial = directory / f".{VOCAB_FILE}.{os.getpid()}"
-        partial.write_text("".join(piece + "\n" for piece in self.pieces), encoding="utf-8")
-        partial.replace(directory / VOCAB_FILE)
+        lines = "".join(piece + "\n" for piece in self.pieces)
+        write_vocabulary(Path(directory) / VOCAB_FILE, lines.encode())
 
     @classmethod
     def load(cls, directory: str | os.PathLike) -> "WordPieceTokenizer":

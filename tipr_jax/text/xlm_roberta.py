@@ -16,7 +16,7 @@ import numpy as np
 import sentencepiece
 import tokenizers
 
-from tipr_jax.text import check_texts
+from tipr_jax.text import check_texts, write_vocabulary
 
 BOS_ID, PAD_ID, EOS_ID, UNKNOWN_ID = range(4)
 FIRST, LAST = ("<s>", "<pad>", "</s>", "<unk>"), "<mask>"  # pieces around those of a tokenizer.json
@@ -89,11 +89,7 @@ class XlmRobertaTokenizer:
 
     def save(self, directory: str | os.PathLike) -> None:
         """Writes the file that the vocabulary came from, or MODEL_FILE; atomic."""
-        directory = Path(directory)
-        directory.mkdir(parents=True, exist_ok=True)
-        partial = directory / f".{self.file}.{os.getpid()}"
-        partial.write_bytes(self.content)
-        partial.replace(directory / self.file)
+        write_vocabulary(Path(directory) / self.file, self.content)
 
     @classmethod
     def load(cls, directory: str | os.PathLike) -> "XlmRobertaTokenizer":

@@ -1,0 +1,219 @@
+"""The contract between a paper and the engine.
+
+A paper is a module that defines `METHOD`, a `Method`: `tipr_jax/models/<name>.py`, or any importable
+module, which `config.method` then names with its dots ("my_package.my_paper"). Everything that
+trains, evaluates, converts, exports and searches knows a paper through this file alone.
+"""
+
+import dataclasses
+from collections.abc import Callable, Mapping
+from typing import Any, NamedTuple, Self
+
+import jax
+import numpy as np
+from flax import nnx
+
+from tipr_jax.batch import Column, ColumnSpec
+
+Params = dict[str, Any]  # nested dict of arrays
+Inputs = dict[str, jax.Array]  # what `Method.prepare_inputs` returns
+Terms = dict[str, jax.Array]  # scalars of a step; those whose name ends in "_loss" are summed
+
+# Who determines the value of a config field, where parameters come from elsewhere.
+SHAPES, POSITIONS, USE = "shapes", "positions", "use"
+
+
+def from_shapes(default: Any, parameter: str = "", axis: int = 0) -> Any:
+    """A config field that the shapes of stored parameters determine: width, depth, vocab_size.
+
+    parameter: path of the one ("classifier/bias") whose size along `axis` is the value, if the
+    stored config may not tell it.
+    """
+    return _field(default, SHAPES, parameter=parameter, axis=axis)
+
+
+def from_positions(default: Any) -> Any:
+    """A config field that the tables of positions determine: image_size, stride, text_length.
+
+    Training may choose another value if the method's `adopt` resizes the tables.
+    """
+    return _field(default, POSITIONS)
+
+
+def from_use(default: Any) -> Any:
+    """A config field that no shape shows, but with which the parameters were trained to be used."""
+    return _field(default, USE)
+
+
+def _field(default: Any, determined_by: str, **more: Any) -> Any:
+    return dataclasses.field(default=default, metadata={"determined_by": determined_by, **more})
+
+
+@dataclasses.dataclass(frozen=True)
+class ModelConfig:
+    """Sizes, losses and switches of a method: plain data, the one place where defaults stand.
+
+    A method's Config inherits from this and redeclares the fields below with defaults of its own.
+    Of these the engine sets image_size, text_length, languages and num_persons from `config.data`.
+    """
+
+    image_size: tuple[int, int] = from_positions((384, 128))
+    text_length: int = from_positions(77)
+    vocab_size: int = from_shapes(0)
+    losses: tuple[str, ...] = ()  # empty: what evaluation needs and nothing else
+    # The languages of a run, the source first. Empty by default: a method of one language.
+    languages: tuple[str, ...] = ()
+    # Classes of an identity loss. 0 by default: a method without one.
+    num_persons: int = 0
+
+    @property
+    def can_match(self) -> bool:
+        """Whether the model has `match`, so that re-ranking is possible."""
+        return False
+
+    @property
+    def row_group(self) -> int:
+        """So many consecutive rows of a batch belong together; batch sizes must be multiples."""
+        return 1
+
+    def with_row_group(self, rows: int) -> Self:
+        """The same model for batches whose rows belong together in groups of `rows`."""
+        return self
+
+    def complete(self) -> Self:
+        """The same model with every optional part, against which optimiser patterns are checked."""
+        return self
+
+    def towers(self) -> Self:
+        """The same model with what evaluation, re-ranking and search need, and nothing else."""
+        return dataclasses.replace(self, losses=())
+
+    @classmethod
+    def fields_from(cls, *determined_by: str) -> set[str]:
+        """Names of the fields that one of SHAPES, POSITIONS, USE determines."""
+        return {
+            field.name
+            for field in dataclasses.fields(cls)
+            if field.metadata.get("determined_by") in determined_by
+        }
+
+    @classmethod
+    def read_shapes(cls, params: Params) -> dict[str, int]:
+        """The values of the fields that name the parameter whose size they are."""
+        found = {}
+        for field in dataclasses.fields(cls):
+            if path := field.metadata.get("parameter"):
+                leaf: Any = params
+                for key in path.split("/"):
+                    leaf = leaf.get(key, {})
+                if np.ndim(leaf):
+                    found[field.name] = int(np.shape(leaf)[field.metadata["axis"]])
+        return found
+
+
+class Parts(NamedTuple):
+    """An objective in two parts, so that a batch can pass through the towers piece by piece.
+
+    forward(model, inputs, config) -> (pooled, tokens) of any piece of the batch, batch-first;
+    batch_terms(model, pooled, inputs, config) -> terms that need the pooled features of the whole
+    batch; row_terms(model, tokens, inputs, config, totals) -> terms that add up over the pieces,
+    given totals(inputs, config) of the whole batch.
+    """
+
+    forward: Callable[..., tuple[Any, Any]]
+    batch_terms: Callable[..., Terms]
+    row_terms: Callable[..., Terms]
+    totals: Callable[..., Any]
+
+
+class EpochHook(NamedTuple):
+    """What a method works out about every training pair before an epoch.
+
+    Before the first step of each epoch the engine passes all pairs through the model once, in an
+    order and with augmentations of their own, and calls
+      score(model, inputs, config) -> {name: float [B]}, on the device, without gradient;
+      summarise(scores, epoch, seed, config) -> {name: array [N]}, on the host, given every score of
+        all N pairs of the train split in order (0 where a sampler left a pair out).
+    It must be a pure function. The arrays are part of the training state, so that a run that
+    continues in the middle of an epoch has them; in the batch each row finds its own under the same
+    name. arrays(config) -> {name: Column} says which they are; they begin as the column's padding.
+    The method's columns must include `batch.PairIndex`.
+    """
+
+    score: Callable[..., dict[str, jax.Array]]
+    summarise: Callable[..., dict[str, np.ndarray]]
+    arrays: Callable[..., dict[str, Column]]
+
+
+class Adopted(NamedTuple):
+    """Parameters that a new model takes over from another one.
+
+    params: top-level modules, each complete and with the shapes of the new model. notes: what
+    happened to a parameter on the way, by its path ("resized 24x8 -> 31x10", "fresh: ..."); one
+    without a note was taken as it is.
+    """
+
+    params: Params
+    notes: Mapping[str, str]
+
+
+def take_all(loaded: Params, fresh: Params, source: ModelConfig, target: ModelConfig) -> Adopted:
+    """`Method.adopt` of a method without tables of positions or parts that belong to one data set."""
+    del fresh, source, target
+    return Adopted(loaded, {})
+
+
+def without_other_shapes(loaded: Params, fresh: Params, *modules: str) -> Params:
+    """`loaded` without those of the top-level `modules` that have other shapes than in `fresh`.
+
+    For classifiers: with another number of identities they belong to another data set.
+    """
+    shapes = lambda tree: jax.tree.map(np.shape, tree)  # noqa: E731
+    other = {m for m in modules if m in fresh and shapes(loaded.get(m)) != shapes(fresh[m])}
+    return {name: module for name, module in loaded.items() if name not in other}
+
+
+def no_columns(config: Any) -> tuple[ColumnSpec, ...]:
+    """`Method.columns` of a method that reads the common columns alone."""
+    del config
+    return ()
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Method:
+    """A paper, as the engine sees it.
+
+    Attributes:
+      config: the method's `ModelConfig`.
+      model: `model(config, policy, rngs=...)` makes the module, which has
+        encode_image(image uint8 [B,H,W,3]) -> features float32 [B,C], not normalised;
+        encode_text(text_ids int [B,L], language=0) -> the same, of texts in one language (an index
+        into `config.languages`);
+        and where `config.can_match`: image_tokens(image) -> [B,1+P,D]; image_feature(tokens) ->
+        features as from encode_image; text_tokens(text_ids) -> [B,L,D]; text_mask(text_ids) ->
+        bool [B,L]; match(image_tokens, text_tokens, text_mask) -> logits [B,2] (no match, match).
+        Variables of the module that are not `nnx.Param` (statistics of a batch norm) are part of
+        the state, too; the objective may change them.
+      prepare_inputs: (batch, key, config) -> inputs; on the device, a pure function.
+      objective: (model, inputs, config) -> terms, those named "..._loss" carry their weights.
+      parts: the objective in two parts, or None: then `config.micro_batches` must be 1.
+      columns: config -> specs of what a batch holds beside the common columns.
+      tokenizer: key of `tipr_jax.text.TOKENIZERS`.
+      adopt: (loaded, fresh, source config, target config) -> `Adopted`: how parameters of another
+        run or released file enter a new model. "Resized" tables of positions are made here. Gets
+        only modules that both models have.
+      towers: name of the pair of encoders ("clip"): methods that share it can start from each
+        other's towers. "": only from its own kind.
+      epoch_hook: what to work out about the training pairs before each epoch, or None.
+    """
+
+    config: type[Any]
+    model: Callable[..., nnx.Module]
+    prepare_inputs: Callable[..., Inputs]
+    objective: Callable[..., Terms]
+    parts: Parts | None = None
+    columns: Callable[[Any], tuple[ColumnSpec, ...]] = no_columns
+    tokenizer: str = "clip_bpe"
+    adopt: Callable[..., Adopted] = take_all
+    towers: str = ""
+    epoch_hook: EpochHook | None = None
