@@ -9,6 +9,7 @@ tiny model.
 from ml_collections import ConfigDict
 
 from configs import common
+from tipr_jax.models.bi_irra import Config
 
 DATASETS = ("cuhk_pedes", "icfg_pedes", "rstp_reid", "ufine_bench")
 VARIANTS = (*DATASETS, "x2vlm", "quickstart", "debug")
@@ -44,7 +45,7 @@ def paper() -> ConfigDict:
     config.data.batch_size = 128  # released: 4 GPUs x 32, which are the groups of itm_group_size
     config.data.last_batch = "drop"
 
-    _model(config)
+    config.model = common.model_fields(Config())
 
     config.optimizer = ConfigDict()
     config.optimizer.name = "adamw"  # adam (L2 in the gradient) | adamw | sgd
@@ -70,55 +71,6 @@ def paper() -> ConfigDict:
 
     config.eval.rerank_k = 256  # candidates by cosine that the matching head scores; 0: none
     return config
-
-
-def _model(config: ConfigDict) -> None:
-    config.model = ConfigDict()
-    config.model.patch = 16
-    config.model.width = 768
-    config.model.vision_depth = 12
-    config.model.vision_heads = 12
-    config.model.drop_path = 0.1
-    config.model.layer_scale = 0.1
-    config.model.text_depth = 12
-    config.model.text_heads = 12
-    config.model.text_ffn = 3072
-    config.model.vocab_size = 250002
-    config.model.max_positions = 514
-    config.model.positions = "bert0"  # bert0 (released) | roberta (as the text was pre-trained)
-    config.model.dropout = 0.1
-    config.model.fusion_depth = 6
-    config.model.fusion_epsilon = 1e-5  # the fusion layers were pre-trained with 1e-12
-    config.model.embed_dim = 256
-    config.model.separate_target_proj = False
-    config.model.losses = ("itc", "itm", "mlm", "mim")  # also: sdm, id
-    config.model.itc_weight = 1.0
-    config.model.itm_weight = 4.0
-    config.model.mlm_weight = 1.0
-    config.model.mim_weight = 4.0
-    config.model.sdm_weight = 1.0
-    config.model.id_weight = 1.0
-    config.model.temperature = 0.07
-    config.model.temperature_range = (0.001, 0.5)
-    config.model.sdm_temperature = 0.07
-    config.model.itc_feature_grad_scale = 0.25  # released on 4 GPUs; 1.0: the plain gradient
-    config.model.itc_mask_source = "none"  # none | image | text, here and in the next three
-    config.model.itc_mask_target = "none"
-    config.model.itm_mask_source = "none"
-    config.model.itm_mask_target = "image"
-    config.model.itm_group_size = 32
-    config.model.mim_mask = "block"  # block | random | grid
-    config.model.mim_ratio = 0.5
-    config.model.mim_mask_scope = "batch"  # batch (one mask per group of itm_group_size) | sample
-    config.model.mim_target = "feature"  # feature | cls | attention
-    config.model.mim_loss = "cos"  # cos | smooth_l1
-    config.model.mim_pairs = (("source", "target"),)  # languages of (teacher, student)
-    config.model.mlm_prob = 0.4
-    config.model.mlm_max_masks = 12
-    config.model.mlm_span_prob = 0.2
-    config.model.mlm_span_max = 3
-    config.model.tie_decoder = True
-    config.model.augment = True
 
 
 def x2vlm(config: ConfigDict) -> None:

@@ -1,6 +1,24 @@
 """Fields that every method's config shares, with their defaults."""
 
-from ml_collections import ConfigDict
+import dataclasses
+
+from ml_collections import ConfigDict, config_dict
+
+from tipr_jax.models.method import ModelConfig
+
+# Fields of a model's config that the engine sets, from the section `data`.
+FROM_DATA = {"image_size", "text_length", "languages", "num_persons"}
+
+
+def model_fields(config: ModelConfig) -> ConfigDict:
+    """The section `model`: every field of the method's config class, whose defaults stand there."""
+    section = ConfigDict()
+    for field in dataclasses.fields(config):
+        if field.name not in FROM_DATA:
+            value = getattr(config, field.name)
+            # The only optional fields are numbers; a placeholder accepts one from the command line.
+            section[field.name] = config_dict.placeholder(float) if value is None else value
+    return section
 
 
 def generate(config: ConfigDict, root: str, train: int, val: int, test: int) -> None:
@@ -30,9 +48,9 @@ def get_config() -> ConfigDict:
     # A directory written by `python -m tipr_jax.convert` or by --mode=export: where training
     # starts from, and what --mode=eval evaluates if --workdir holds no run of its own.
     config.init_from = ""
-    # Whose image size, stride and text length hold in training: adopt (those of init_from) | resize
-    # (this config's; positions are resized) | as_official (this config's; the released IVT silently
-    # drops positions that do not fit, and they stay random).
+    # Whose image size, stride and text length hold in training: adopt (init_from's) | resize (this
+    # config's; tables of positions are resized) | as_official (this config's; positions are treated
+    # as the method's released code does, which may leave them random).
     config.init_positions = "adopt"
     # Overrides of this config for a run in WORKDIR/warm_start that comes first and whose parameters
     # training starts from; empty: none. For models that start from random weights.

@@ -4,9 +4,10 @@ Variants: cuhk_pedes (default), icfg_pedes, rstp_reid: the paper's runs, startin
 quickstart: a small model on generated data, minutes on a CPU; debug: one step of a tiny model.
 """
 
-from ml_collections import ConfigDict, config_dict
+from ml_collections import ConfigDict
 
 from configs import common
+from tipr_jax.models.irra import Config
 
 DATASETS = ("cuhk_pedes", "icfg_pedes", "rstp_reid")
 VARIANTS = (*DATASETS, "quickstart", "debug")
@@ -29,28 +30,7 @@ def paper() -> ConfigDict:
     config = common.get_config()
     config.method = "irra"
 
-    config.model = ConfigDict()
-    config.model.patch = 16
-    config.model.stride = 16
-    config.model.vision_width = 768
-    config.model.vision_depth = 12
-    config.model.text_width = 512
-    config.model.text_depth = 12
-    config.model.vocab_size = 49408
-    config.model.embed_dim = 512
-    config.model.fusion_depth = 4
-    config.model.losses = ("sdm", "mlm", "id")
-    config.model.temperature = 0.02
-    config.model.learn_temperature = False
-    config.model.sdm_weight = 1.0
-    config.model.itc_weight = 1.0
-    config.model.id_weight = 1.0
-    config.model.mlm_weight = 1.0
-    config.model.image_id_factor = config_dict.placeholder(float)  # e.g. 0.3: soft SDM labels
-    config.model.mask_caption_ids = True  # official behaviour; False is what the paper describes
-    config.model.augment = True
-    config.model.mlm_rows = 0.2
-    config.model.mlm_group = 8
+    config.model = common.model_fields(Config())
 
     config.optimizer = ConfigDict()
     config.optimizer.name = "adam"  # adam (L2 in the gradient) | adamw | sgd

@@ -10,6 +10,7 @@ pretrain_quickstart and finetune_quickstart: the same in the paper's two stages
 from ml_collections import ConfigDict
 
 from configs import common
+from tipr_jax.models.ivt import Config
 
 DATASETS = ("cuhk_pedes", "icfg_pedes", "rstp_reid")
 STAGES = ("pretrain", "pretrain_quickstart", "finetune_quickstart")
@@ -55,26 +56,7 @@ def paper() -> ConfigDict:
 
     config.eval.select_by = "R1+mAP"
 
-    config.model = ConfigDict()
-    config.model.patch = 16
-    config.model.stride = 12
-    config.model.width = 768
-    config.model.depth = 12
-    config.model.heads = 12
-    config.model.vocab_size = 30522
-    config.model.max_positions = 512
-    config.model.drop_path = 0.1
-    config.model.dropout = 0.1
-    config.model.losses = ("cmpm",)
-    config.model.levels = ("word", "phrase", "sentence")
-    config.model.mask = "both"  # both | image | text | none
-    config.model.mask_bound = 0.2
-    config.model.mask_per_sample = False
-    config.model.augment = True
-    config.model.fusion_depth = 6
-    config.model.fusion_ffn = 3072
-    config.model.temperature = 0.5
-    config.model.normalise_itc = False
+    config.model = common.model_fields(Config())
 
     config.optimizer = ConfigDict()
     config.optimizer.name = "sgd"  # adam (L2 in the gradient) | adamw | sgd

@@ -60,11 +60,11 @@ class Layout(NamedTuple):
 
 def tiny_config(method: str, layout: Layout) -> Any:
     """The method's debug config with all its losses, cut to seconds."""
-    from tipr_jax.models import MODELS
+    from tipr_jax.models import get_method
 
     configs = importlib.import_module(f"configs.{method}")
     config, published = configs.get_config("debug"), configs.get_config().optimizer.name
-    every_head = dataclasses.asdict(MODELS[method].config().complete())
+    every_head = dataclasses.asdict(get_method(method).config().complete())
     switches = {k: every_head[k] for k in SWITCHES if k in every_head}
     config.update({"model": {k: v for k, v in (TINY | switches).items() if k in config.model}})
     config.data.image_size, config.data.text_length = (32, 16), 16
@@ -202,11 +202,11 @@ def check(method: str, layouts: list[Layout]) -> bool:
 
 
 def main() -> None:
-    from tipr_jax.models import MODELS
+    from tipr_jax.models import get_method
     from tipr_jax.sharding import RULES
 
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--method", choices=sorted(MODELS), default="irra")
+    parser.add_argument("--method", choices=method_names(), default="irra")
     parser.add_argument("--mesh", choices=MESHES, help="of 8 devices; default: all")
     parser.add_argument("--rules", choices=sorted(RULES), help="default: all")
     parser.add_argument("--processes", type=int, choices=(1, 2), help="default: both")

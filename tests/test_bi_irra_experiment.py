@@ -7,11 +7,12 @@ import numpy as np
 import pytest
 
 from configs import bi_irra as configs
-from tipr_jax import batch, checkpoints, cost, experiment
+from tipr_jax import batch, cost, experiment, run_files
 from tipr_jax.checkpoints import save_params
-from tipr_jax.models import MODELS, bi_irra
+from tipr_jax.models import bi_irra, get_method
+from tipr_jax.pretrained import start
 
-METHOD = MODELS["bi_irra"]
+METHOD = get_method("bi_irra")
 GIVEN = bi_irra.Config.tiny(
     width=48,
     vision_heads=3,
@@ -37,7 +38,7 @@ def model_of(config):
 
 
 def test_evaluation_needs_no_flags_for_a_model_of_another_size(source):
-    got = model_of(experiment.adopt_model(configs.get_config(), source))
+    got = model_of(start.sized_like(configs.get_config(), source))
     data = {"languages": ("en", "zh"), "num_persons": got.num_persons}
     recipe = {
         name: getattr(got, name)
@@ -49,7 +50,7 @@ def test_evaluation_needs_no_flags_for_a_model_of_another_size(source):
 
 
 def test_training_takes_the_sizes_but_may_read_positions_its_way(source):
-    got = model_of(experiment.adopt_model(configs.get_config(), source, training=True))
+    got = model_of(start.sized_like(configs.get_config(), source, training=True))
     for name in ("width", "vision_heads", "text_heads", "text_ffn", "tie_decoder", "vocab_size"):
         assert getattr(got, name) == getattr(GIVEN, name), name
     assert (got.positions, got.fusion_epsilon) == ("bert0", 1e-5)
@@ -59,10 +60,10 @@ def test_projections_of_their_own_fit_their_languages_alone(tmp_path):
     fields = dataclasses.asdict(GIVEN) | {"separate_target_proj": True}
     save_params(tmp_path, {"w": np.zeros(1)}, {"method": "bi_irra", "model": fields})
     config = configs.get_config()
-    with pytest.raises(ValueError, match="has a projection each for fr, the data is in en, zh"):
-        experiment.adopt_model(config, tmp_path)
+    with pytest.raises(ValueError, match="has parameters for each of fr, the data is in en, zh"):
+        start.sized_like(config, tmp_path)
     config.data.target = "fr"
-    assert experiment.adopt_model(config, tmp_path).model.separate_target_proj
+    assert start.sized_like(config, tmp_path).model.separate_target_proj
 
 
 def test_languages_are_those_of_the_data():
@@ -80,35 +81,18 @@ def test_languages_are_those_of_the_data():
 def test_synthetic_batches_hold_every_column():
     config = bi_irra.Config.tiny()
     shapes = dict(image_size=config.image_size, text_length=config.text_length)
-    columns = METHOD.columns(config)
-    sizes = dict(vocab_size=config.vocab_size, num_persons=4, columns=columns)
+    specs = METHOD.columns(config)
+    sizes = dict(vocab_size=config.vocab_size, num_persons=4, specs=specs)
     made = batch.synthetic_batch(4, *shapes.values(), **sizes)
-    batch.validate(made, batch.abstract_batch(4, *shapes.values(), columns))
+    batch.validate(made, batch.abstract_batch(4, *shapes.values(), specs))
     assert np.all(made["target_language"] == 1) and made["patch_mask"].shape == (4, 8)
     assert made["target_mlm_positions"].max() < config.text_length
-
-
-def test_one_projection_is_the_start_of_every_language():
-    one = {"kernel": np.arange(6.0).reshape(1, 2, 3), "bias": np.ones((1, 3))}
-    three = {"kernel": np.zeros((3, 2, 3)), "bias": np.zeros((3, 3))}
-    begun = experiment._one_each(one, three)
-    assert begun["bias"].shape == (3, 3)
-    for kernel in begun["kernel"]:
-        np.testing.assert_array_equal(kernel, one["kernel"][0])
-    assert experiment._one_each(three, three) is three and experiment._one_each(one, one) is one
-
-
-def test_positions_that_cannot_be_resized(source):
-    config = configs.get_config()
-    config.init_positions = "resize"
-    with pytest.raises(ValueError, match="positions of bi_irra cannot be resized"):
-        experiment.adopt_model(config, source, training=True)
 
 
 def test_a_batch_is_whole_groups_and_a_device_need_not_hold_them():
     config = configs.get_config("debug")
     config.data.batch_size, config.model.itm_group_size = 24, 16
-    with pytest.raises(ValueError, match="batch_size 24 cannot be cut into groups of 16"):
+    with pytest.raises(ValueError, match="batch_size 24 .* cannot be cut into groups of 16"):
         experiment.build(config)
     config.data.batch_size, config.model.itm_group_size = 48, 16  # 6 rows on each of 8 devices
     exp = experiment.build(config)
@@ -121,7 +105,7 @@ def test_runs_from_before_there_were_languages_load(tmp_path, method):
     data = {"image_size": [32, 16], "text_length": 12}
     saved = {"method": method, "model": {"patch": 8}, "data": data}
     (tmp_path / "config.json").write_text(json.dumps(saved))
-    assert "languages" not in checkpoints.model_fields(tmp_path)[1]
+    assert "languages" not in run_files.model_fields(tmp_path)[1]
 
 
 def test_only_a_multilingual_model_has_languages(tmp_path):
@@ -130,4 +114,6 @@ def test_only_a_multilingual_model_has_languages(tmp_path):
     for method, expected in (("irra", None), ("bi_irra", ("en", "fr"))):
         saved = {"method": method, "model": {"patch": 8}, "data": data}
         (tmp_path / "config.json").write_text(json.dumps(saved))
-        assert checkpoints.model_fields(tmp_path)[1].get("languages") == expected
+        fields = run_files.model_fields(tmp_path)[1]
+        config = get_method(method).config.from_stored(fields, {})
+        assert config.languages == (expected or ())

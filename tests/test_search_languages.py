@@ -13,7 +13,7 @@ from tipr_jax import checkpoints, export
 from tipr_jax.gallery import __main__ as command
 from tipr_jax.gallery.retriever import Retriever
 from tipr_jax.metrics.retrieval import unit_rows
-from tipr_jax.models import MODELS, irra
+from tipr_jax.models import get_method, irra
 from tipr_jax.models.bi_irra import Config, text_mask
 from tipr_jax.precision import policy
 from tipr_jax.preprocess import image as preprocess
@@ -32,7 +32,7 @@ def tokenizer(texts, length):
 
 
 def parameters(config) -> dict:
-    abstract = nnx.to_pure_dict(define_model(MODELS["bi_irra"], config, policy())[1])
+    abstract = nnx.to_pure_dict(define_model(get_method("bi_irra"), config, policy())[1])
     rng = np.random.default_rng(1)
     draw = lambda x: 0.4 * rng.standard_normal(x.shape, np.float32) + (x.ndim == 0)  # noqa: E731
     return jax.tree.map(draw, abstract)
@@ -57,7 +57,7 @@ def photos(tmp_path_factory) -> list[str]:
 @pytest.fixture(scope="module")
 def released(model):
     """released(method, *arguments): the module itself."""
-    graphdef = define_model(MODELS["bi_irra"], CONFIG.towers(), policy())[0]
+    graphdef = define_model(get_method("bi_irra"), CONFIG.towers(), policy())[0]
 
     def call(method: str, *arguments):
         run = lambda params, *x: getattr(nnx.merge(graphdef, params), method)(*x)  # noqa: E731

@@ -13,7 +13,7 @@ from jax.sharding import AxisType
 from configs import irra as irra_config
 from tipr_jax import experiment, sharding
 from tipr_jax.batch import synthetic_batch
-from tipr_jax.models import MODELS
+from tipr_jax.models import get_method
 from tipr_jax.models.irra import Config
 from tipr_jax.precision import DtypePolicy
 from tipr_jax.train_state import create_state, define_model
@@ -44,10 +44,10 @@ def compiled_step(micro_batches: int, config: Config = CONFIG, devices: int = 1)
     mesh = jax.make_mesh((devices, 1), axes[0], devices=jax.devices()[:devices], axis_types=axes[1])
     rows = sharding.batch_sharding(mesh, sharding.RULES["data_parallel"])
     whole = sharding.replicated(mesh)
-    graphdef, _, init = define_model(MODELS["irra"], config, DtypePolicy())
+    graphdef, _, init = define_model(get_method("irra"), config, DtypePolicy())
     optimizer = optax.sgd(1.0)
     step = make_train_step(
-        MODELS["irra"], config, graphdef, optimizer, jax.random.key(1), micro_batches
+        get_method("irra"), config, graphdef, optimizer, jax.random.key(1), micro_batches
     )
     state = create_state(jax.jit(init, out_shardings=whole)(jax.random.key(0)), optimizer)
     step = jax.jit(step, in_shardings=(whole, rows), out_shardings=whole)
@@ -110,11 +110,11 @@ def test_images_stay_on_their_device():
 
 def test_refusals():
     with pytest.raises(ValueError, match="batch_size 48 is not divisible by 4 micro-batches x 8"):
-        check_micro_batches(MODELS["irra"], 4, 48, 8)
+        check_micro_batches(get_method("irra"), 4, 48, 8)
     with pytest.raises(ValueError, match="micro_batches is 0"):
-        check_micro_batches(MODELS["irra"], 0)
+        check_micro_batches(get_method("irra"), 0)
     with pytest.raises(ValueError, match="in one piece"):
-        check_micro_batches(MODELS["irra"]._replace(parts=None), 2)
+        check_micro_batches(get_method("irra")._replace(parts=None), 2)
     config = irra_config.get_config("debug")
     config.micro_batches = 3
     with pytest.raises(ValueError, match="3 micro-batches"):

@@ -12,12 +12,15 @@ from typing import Any, NamedTuple
 
 import jax
 import numpy as np
-from flax import nnx
 from jax.experimental import multihost_utils
 from tqdm import tqdm
 
 from tipr_jax import distributed
-from tipr_jax.experiment import Experiment, towers
+from tipr_jax.batch import Batch
+from tipr_jax.data import Data, Split
+from tipr_jax.experiment import Experiment
+from tipr_jax.inference.encoders import Encoders, language_index
+from tipr_jax.inference.rerank import Reranker
 from tipr_jax.metrics.rerank import candidate_ranks, cosine_candidates, match_score
 from tipr_jax.metrics.retrieval import (
     embedding_ranks,
@@ -26,11 +29,10 @@ from tipr_jax.metrics.retrieval import (
     retrieval_metrics,
     unit_rows,
 )
+from tipr_jax.models.method import Params
 from tipr_jax.report import RetrievalSheet
-from tipr_jax.rerank import Reranker, can_match
 from tipr_jax.results import Scores
-from tipr_jax.sharding import process_rows, put_batch
-from tipr_jax.train_state import select_params
+from tipr_jax.sharding import process_rows
 
 log = logging.getLogger("tipr_jax")
 
@@ -60,55 +62,39 @@ class Evaluator:
         `eval.rerank_score`.
     """
 
-    def __init__(self, exp: Experiment, data: Any, should_stop: Callable[[], bool] = lambda: False):
-        self.exp, self.data, self.should_stop = towers(exp), data, should_stop
-        self.encode_image = self._jit("encode_image")
-        self.encode_text = self._jit("encode_text")
+    def __init__(
+        self, exp: Experiment, data: Data, should_stop: Callable[[], bool] = lambda: False
+    ):
+        self.config, self.data, self.should_stop = exp.config, data, should_stop
+        self.encoders = Encoders.of_experiment(exp)
         self._told: set[str] = set()  # splits of whose gallery size a line was logged
-        match_score(np.zeros(2), exp.config.eval.rerank_score)  # raises for an unknown one
-        candidates = exp.config.eval.rerank_k
-        if candidates < 0:
-            raise ValueError(f"eval.rerank_k is {candidates}, expected 0 (no re-ranking) or more")
+        cfg = exp.config.eval
+        match_score(np.zeros(2), cfg.rerank_score)  # raises for an unknown one
+        if cfg.rerank_k < 0:
+            raise ValueError(f"eval.rerank_k is {cfg.rerank_k}, expected 0 (no re-ranking) or more")
         self.reranker = None
-        if candidates and can_match(self.exp):
-            self.reranker = Reranker(self.exp, self._check)
-        elif candidates:
+        if cfg.rerank_k and self.encoders.config.can_match:
+            self.reranker = Reranker(
+                self.encoders, text_rows=cfg.batch_size, pairs=cfg.rerank_pairs, check=self._check
+            )
+        elif cfg.rerank_k:
             log.info(
                 "no re-ranking: a model with losses %s has no matching head",
                 exp.config.model.losses,
             )
 
-    def _jit(self, method: str) -> Callable[..., jax.Array]:
-        exp = self.exp
-
-        def encode(params: Any, x: jax.Array, language: int = 0) -> jax.Array:
-            # Models of one language do not know the argument.
-            chosen = (language,) if language else ()
-            return getattr(nnx.merge(exp.graphdef, params), method)(x, *chosen)
-
-        return jax.jit(
-            encode,
-            static_argnums=2,
-            in_shardings=(exp.param_shardings, exp.batch_sharding),
-            out_shardings=exp.replicated,
-        )
-
-    def tower_params(self, params: Any) -> Any:
-        """Those of a model's parameters that evaluation reads."""
-        return select_params(params, self.exp.abstract_params)
-
     def _check(self) -> None:
         if self.should_stop():
             raise Interrupted
 
-    def _run(self, encode: Callable, batches: Iterable, key: str, n: int, what: str) -> Any:
+    def _run(self, encode: Callable, batches: Iterable[Batch], key: str, n: int, what: str) -> Any:
         """encode(array `key` of every batch), one array or several: their first n rows."""
         bar = tqdm(total=n, desc=what, unit=key.split("_")[0], leave=False, disable=None)
         out, done = None, 0
         with bar:
             for batch in batches:
                 self._check()
-                x = put_batch({key: batch[key]}, self.exp.batch_sharding)[key]
+                x = self.encoders.put_rows({key: batch[key]})[key]
                 rows = jax.tree.map(np.asarray, encode(x))
                 if out is None:
                     out = jax.tree.map(lambda x: np.empty((n, *x.shape[1:]), x.dtype), rows)
@@ -120,23 +106,23 @@ class Evaluator:
         return out
 
     def features(
-        self, params: Any, splits: Sequence[str], *, tokens: bool = False
+        self, params: Params, splits: Sequence[str], *, tokens: bool = False
     ) -> Iterator[tuple[str, SplitFeatures]]:
         """(split, features) of every split, images and captions in annotation order.
 
         Neighbouring splits with the same images, in several languages, share their encoding.
         tokens: also those of the images.
         """
-        params = self.tower_params(params)
+        params = self.encoders.select(params)
         for _, group in groupby(splits, key=lambda split: id(self.data.splits[split].image_path)):
             images = None
             for split in group:
                 images = images or self._images(params, split, tokens)
                 yield split, SplitFeatures(images[0], self._texts(params, split), *images[1:])
 
-    def _images(self, params: Any, split: str, tokens: bool) -> tuple[np.ndarray, ...]:
+    def _images(self, params: Params, split: str, tokens: bool) -> tuple[np.ndarray, ...]:
         """(features,) or (features, tokens) of a split's images."""
-        encode = self.reranker.encode_image if tokens else self.encode_image
+        encode = self.encoders.image_tokens if tokens else self.encoders.encode_image
         out = self._run(
             lambda x: encode(params, x),
             self.data.image_batches(split, self._rows),
@@ -146,10 +132,10 @@ class Evaluator:
         )
         return out if tokens else (out,)
 
-    def _texts(self, params: Any, split: str) -> np.ndarray:
-        language = language_index(self.exp.model_config, self.data.splits[split])
+    def _texts(self, params: Params, split: str) -> np.ndarray:
+        language = language_index(self.encoders.config.languages, self.data.splits[split].language)
         return self._run(
-            lambda x: self.encode_text(params, x, language),
+            lambda x: self.encoders.encode_text(params, x, language),
             self.data.text_batches(split, self._rows),
             "text_ids",
             len(self.data.splits[split].caption),
@@ -158,28 +144,28 @@ class Evaluator:
 
     @property
     def _rows(self) -> np.ndarray:
-        return process_rows(self.exp.batch_sharding, self.exp.config.eval.batch_size)
+        return process_rows(self.encoders.rows, self.config.eval.batch_size)
 
-    def evaluate(self, params: Any, splits: Sequence[str]) -> Scores:
-        """split -> {"t2i": {R1, R5, R10, mAP, mINP}, "i2t": ...} in percent (spec irra §7).
+    def evaluate(self, params: Params, splits: Sequence[str]) -> Scores:
+        """split -> {"t2i": {R1, R5, R10, mAP, mINP}, "i2t": ...} in percent.
 
-        With re-ranking also "t2i_rerank" (spec bi_irra §6).
+        With re-ranking also "t2i_rerank", the second stage of Bi-IRRA.
         """
         tokens = self.reranker is not None
         features = self.features(params, splits, tokens=tokens)
         return {split: self._scores(params, split, found) for split, found in features}
 
-    def _scores(self, params: Any, split: str, features: SplitFeatures) -> dict:
-        cfg, annotations = self.exp.config.eval, self.data.splits[split]
+    def _scores(self, params: Params, split: str, features: SplitFeatures) -> dict:
+        cfg, annotations = self.config.eval, self.data.splits[split]
         options = dict(gallery=cfg.gallery, trapezoid_ap=cfg.trapezoid_ap)
         scores = distributed.from_writer(lambda: rank(features, annotations, **options))
         if self.reranker:
             scores["t2i_rerank"] = self._rerank(params, split, features)
         return scores
 
-    def _rerank(self, params: Any, split: str, features: SplitFeatures) -> dict[str, float]:
+    def _rerank(self, params: Params, split: str, features: SplitFeatures) -> dict[str, float]:
         """Text-to-image metrics of the matching head's order of each query's candidates."""
-        cfg, annotations = self.exp.config.eval, self.data.splits[split]
+        cfg, annotations = self.config.eval, self.data.splits[split]
         gallery = gallery_images(
             annotations.caption_image_id, len(annotations.image_path), cfg.gallery
         )
@@ -196,7 +182,7 @@ class Evaluator:
         )
         found = time.perf_counter()
         logits = self.reranker(
-            self.tower_params(params),
+            self.encoders.select(params),
             self.data.text_batches(split, self._rows),
             features.image_tokens,
             gallery[candidates],
@@ -214,22 +200,6 @@ class Evaluator:
         return distributed.from_writer(metrics)
 
 
-def language_index(model_config: Any, annotations: Any) -> int:
-    """Which of the model's languages the captions of a split are in; 0 for models of one.
-
-    Raises:
-      ValueError: one that the model does not know.
-    """
-    language, known = annotations.language, getattr(model_config, "languages", ())
-    if not language or not known:
-        return 0
-    if language not in known:
-        raise ValueError(
-            f"the captions are in {language!r}, the model knows {known}; set --config.data.target"
-        )
-    return known.index(language)
-
-
 def log_speed(split: str, shape: tuple[int, int], cosine: float, match: float) -> None:
     """One line about both stages; times in seconds."""
     queries, k = shape
@@ -241,7 +211,7 @@ def log_speed(split: str, shape: tuple[int, int], cosine: float, match: float) -
 
 def rank(
     features: SplitFeatures,
-    annotations: Any,
+    annotations: Split,
     *,
     gallery: str = "unique",
     trapezoid_ap: bool = False,
@@ -262,7 +232,7 @@ def rank(
 
 
 def example_sheets(
-    found: Mapping[str, SplitFeatures], splits: Mapping[str, Any], count: int = 4
+    found: Mapping[str, SplitFeatures], splits: Mapping[str, Split], count: int = 4
 ) -> dict[str, list[RetrievalSheet]]:
     """Rankings worth a look: `count` queries drawn at random and the `count` worst failures.
 
@@ -287,7 +257,7 @@ def example_sheets(
     return sheets
 
 
-def ranking_sheet(features: SplitFeatures, annotations: Any, query: int) -> RetrievalSheet:
+def ranking_sheet(features: SplitFeatures, annotations: Split, query: int) -> RetrievalSheet:
     """The first ten images by cosine of one caption."""
     scores = unit_rows(features.image) @ unit_rows(features.text[query : query + 1])[0]
     top = np.argsort(-scores, kind="stable")[:10]

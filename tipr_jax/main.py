@@ -22,12 +22,15 @@ must see the run directory:
 
 import sys
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
 from absl import app, flags
-from ml_collections import config_flags
+from ml_collections import ConfigDict, config_flags
 
 from tipr_jax import command_line, distributed
+
+if TYPE_CHECKING:
+    from tipr_jax.data import Data
 
 _CONFIG = config_flags.DEFINE_config_file(
     "config", None, "Config file and variant, e.g. configs/irra.py:quickstart", lock_config=True
@@ -45,7 +48,8 @@ def main(argv: list[str]) -> None:
     with distributed.shared_fate():
         try:
             join()
-            run(_CONFIG.value, Path(_WORKDIR.value), _MODE.value)
+            typed = config_flags.get_override_values(flags.FLAGS["config"])
+            run(_CONFIG.value, Path(_WORKDIR.value), _MODE.value, frozenset(typed))
         except (ValueError, OSError) as error:
             if flags.FLAGS.verbosity > 0:
                 raise
@@ -70,21 +74,25 @@ def join() -> None:
         distributed.agree(flat_fields(_CONFIG.value) | run_of)
 
 
-def run(config: Any, workdir: Path, mode: str) -> None:
-    """Runs one mode; raises ValueError or OSError with a one-line message."""
+def run(config: ConfigDict, workdir: Path, mode: str, typed: frozenset[str] = frozenset()) -> None:
+    """Runs one mode; raises ValueError or OSError with a one-line message.
+
+    typed: the fields of the config that the user set on the command line.
+    """
     if workdir.exists() and not workdir.is_dir():
         raise ValueError(f"--workdir={workdir} is a file; use a directory, new or of an older run")
     if config.dry_run:
-        return dry_run(config, workdir)
+        return dry_run(config, workdir, typed)
     modes = {"train": train, "eval": evaluate, "embed": embed, "export": export}
-    modes[mode](config, workdir)
+    modes[mode](config, workdir, typed)
 
 
-def train(config: Any, workdir: Path) -> None:
+def train(config: ConfigDict, workdir: Path, typed: frozenset[str]) -> None:
     """Trains or continues, then shows the selected checkpoint: table, results.json, report.html."""
     from tipr_jax import experiment, results, trainer
+    from tipr_jax.pretrained import start
 
-    config = experiment.adopt_model(config, config.init_from, training=True)
+    config = start.sized_like(config, config.init_from, training=True, typed=typed)
     if config.warm_start and not config.init_from:
         config = warm_start(config, workdir)
     data = open_data(config, workdir)
@@ -101,13 +109,13 @@ def say(line: str) -> None:
         print(line)
 
 
-def warm_start(config: Any, workdir: Path) -> Any:
+def warm_start(config: ConfigDict, workdir: Path) -> ConfigDict:
     """Runs the config with its `warm_start` changes first; the config that starts from there."""
-    from tipr_jax import checkpoints, experiment, trainer
+    from tipr_jax import experiment, run_files, trainer
 
     first = config.copy_and_resolve_references()
     first.update(config.warm_start)
-    if not checkpoints.is_run(workdir):
+    if not run_files.is_run(workdir):
         data = open_data(first, workdir)
         exp = experiment.build(first, num_persons=data.splits["train"].num_persons)
         trainer.train(exp, data, workdir / "warm_start")
@@ -116,35 +124,37 @@ def warm_start(config: Any, workdir: Path) -> Any:
     return config
 
 
-def evaluate(config: Any, workdir: Path) -> None:
+def evaluate(config: ConfigDict, workdir: Path, typed: frozenset[str]) -> None:
     """Ranks the evaluation splits with a run's best checkpoint, or with --config.init_from.
 
     Writes results.json, except into a run's workdir: there it keeps the run's selections.
     """
-    from tipr_jax import checkpoints, experiment, results
+    from tipr_jax import experiment, results, run_files
     from tipr_jax.evaluator import Evaluator
+    from tipr_jax.pretrained import start
 
-    config = experiment.adopt_model(config, experiment.source_of(config, workdir))
+    config = start.sized_like(config, experiment.source_of(config, workdir), typed=typed)
     data = open_data(config, workdir)
     exp = experiment.build(config)
     step, params = experiment.trained_towers(exp, workdir)
     evaluator = Evaluator(exp, data)
     scores = evaluator.evaluate(params, data.evaluation_splits(config.eval.splits))
     summary = results.summarise([(step, scores)], config, selected_on="given")
-    if distributed.is_writer() and not checkpoints.is_run(workdir):
+    if distributed.is_writer() and not run_files.is_run(workdir):
         results.save(workdir, summary)
     say(results.table(summary))
 
 
-def embed(config: Any, workdir: Path) -> None:
+def embed(config: ConfigDict, workdir: Path, typed: frozenset[str]) -> None:
     """Writes embeddings/<split>.npz: image and text features, unit rows, with paths and ids."""
     import numpy as np
 
     from tipr_jax import experiment
     from tipr_jax.evaluator import Evaluator
     from tipr_jax.metrics.retrieval import unit_rows
+    from tipr_jax.pretrained import start
 
-    config = experiment.adopt_model(config, experiment.source_of(config, workdir))
+    config = start.sized_like(config, experiment.source_of(config, workdir), typed=typed)
     data = open_data(config, workdir)
     exp = experiment.build(config)
     _, params = experiment.trained_towers(exp, workdir)
@@ -167,36 +177,36 @@ def embed(config: Any, workdir: Path) -> None:
         print(f"{path}: {len(features.image)} images, {len(features.text)} captions")
 
 
-def export(config: Any, workdir: Path) -> None:
+def export(config: ConfigDict, workdir: Path, typed: frozenset[str]) -> None:
     """Writes a run's best parameters as a model directory, WORKDIR/export."""
-    from tipr_jax.export import export_run
+    from tipr_jax.inference.artifact import export_run
 
+    del config, typed
     if not distributed.is_writer():
         return
     step = export_run(workdir, workdir / "export")
     print(f"{workdir / 'export'}: parameters of step {step}; load with --config.init_from")
 
 
-def dry_run(config: Any, workdir: Path) -> None:
+def dry_run(config: ConfigDict, workdir: Path, typed: frozenset[str]) -> None:
     """Checks every file of the data set and builds the model, without running either."""
-    import jax
-
     from data_pipelines.check import check_dataset
     from tipr_jax import experiment
+    from tipr_jax.pretrained import start
     from tipr_jax.train_state import count_parameters
 
-    config = experiment.adopt_model(config, experiment.source_of(config, workdir))
+    config = start.sized_like(config, experiment.source_of(config, workdir), typed=typed)
     data = open_data(config, workdir)
     report = check_dataset(config.data.name, data.root, data.languages)
     say(str(report))
     if report.problems:
         raise ValueError(f"{config.data.name}: {len(report.problems)} problems, listed above")
     exp = experiment.build(config, num_persons=data.splits["train"].num_persons)
-    count = count_parameters(jax.eval_shape(exp.init, exp.keys[0]))
+    count = count_parameters(exp.abstract_params)
     say(f"{config.method}: {count:,} parameters on {exp.mesh.size} device(s); nothing was run")
 
 
-def write_report(config: Any, workdir: Path, data: Any, split: str) -> None:
+def write_report(config: ConfigDict, workdir: Path, data: "Data", split: str) -> None:
     """report.html with retrieval sheets of `split` from the run's best checkpoint."""
     from tipr_jax import experiment, report
     from tipr_jax.evaluator import Evaluator, example_sheets
@@ -211,19 +221,21 @@ def write_report(config: Any, workdir: Path, data: Any, split: str) -> None:
     report.write_report(workdir, title=f"{config.method} on {config.data.name}", sheets=sheets)
 
 
-def open_data(config: Any, workdir: Path) -> Any:
+def open_data(config: ConfigDict, workdir: Path) -> "Data":
     """The data set of the config, with the tokenizer that the run in `workdir` uses."""
     from data_pipelines.data_module import DataModule
     from data_pipelines.vocabulary import open_tokenizer
-    from tipr_jax.models import MODELS
+    from tipr_jax import experiment
+    from tipr_jax.models import get_method
 
+    method = get_method(config.method)
     # Process 0 generates the data and makes the vocabulary; on other disks the others do, too.
     with distributed.writer_first():
         data = DataModule(config)
         data.tokenizer = open_tokenizer(
-            MODELS[config.method].tokenizer,
+            method.tokenizer,
             config.data.vocab,
-            config.model.vocab_size,
+            experiment.make_model_config(method, config, {}).vocab_size,
             data.splits["train"],
             kept=(workdir, Path(config.init_from or workdir)),
         )

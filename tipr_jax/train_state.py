@@ -9,45 +9,88 @@ import optax
 from flax import nnx, struct
 
 from tipr_jax.models import Method
+from tipr_jax.param_tree import Params, flatten, unflatten
 from tipr_jax.precision import DtypePolicy
 
 
 @struct.dataclass
 class TrainState:
-    """step int32 []; params: nested dict of arrays; opt_state of the optax chain."""
+    """The state of a run.
+
+    step int32 []; params: nested dict of the trained arrays; opt_state of the optax chain;
+    statistics: nested dict of a model's other variables, such as the means of a batch norm;
+    pairs: {name: [N]}, what the method's epoch hook found out about each training pair.
+    """
 
     step: jax.Array
     params: Any
     opt_state: Any
+    statistics: Any = struct.field(default_factory=dict)
+    pairs: Any = struct.field(default_factory=dict)
+
+    @property
+    def weights(self) -> Params:
+        """All variables of the model, as evaluation and `nnx.merge` take them."""
+        return join(self.params, self.statistics)
 
 
 def define_model(
     method: Method, config: Any, policy: DtypePolicy
-) -> tuple[nnx.GraphDef, nnx.State, Callable[[jax.Array], Any]]:
-    """Structure, abstract parameters and initialiser of a model, without allocating it.
+) -> tuple[nnx.GraphDef, nnx.State, Callable[[jax.Array], Params]]:
+    """Structure, abstract variables and initialiser of a model, without allocating it.
 
     Returns:
-      graphdef: `nnx.merge(graphdef, params)` gives the module back.
+      graphdef: `nnx.merge(graphdef, weights)` gives the module back.
       abstract: nnx.State of ShapeDtypeStruct variables that carry the logical axis names.
-      init: key -> nested dict of parameters (jit it with `out_shardings`).
+      init: key -> nested dict of all variables (jit it with `out_shardings`).
     """
 
     def build(key: jax.Array) -> nnx.Module:
         return method.model(config, policy, rngs=nnx.Rngs(key))
 
-    graphdef, abstract = nnx.split(nnx.eval_shape(build, jax.random.key(0)), nnx.Param)
-    return graphdef, abstract, lambda key: nnx.to_pure_dict(nnx.state(build(key), nnx.Param))
+    graphdef, abstract = nnx.split(nnx.eval_shape(build, jax.random.key(0)))
+    return graphdef, abstract, lambda key: nnx.to_pure_dict(nnx.state(build(key)))
+
+
+def trained(abstract: nnx.State) -> Params:
+    """The part of a model's abstract variables that an optimiser changes, as a nested dict."""
+    return nnx.to_pure_dict(nnx.filter_state(abstract, nnx.Param))
+
+
+def statistics_of(model: nnx.Module) -> Params:
+    """The variables of a module that are not parameters; {} for most."""
+    return nnx.to_pure_dict(nnx.state(model, nnx.Not(nnx.Param)))
+
+
+def join(params: Params, statistics: Params) -> Params:
+    """One nested dict of two that have no leaf in common."""
+    return unflatten(flatten(params) | flatten(statistics)) if statistics else params
+
+
+def split(weights: Params, params: Params) -> tuple[Params, Params]:
+    """(params, statistics): `weights` cut by the nested dict `params` of what is trained."""
+    leaves, names = flatten(weights), flatten(params)
+    parts = ({k: v for k, v in leaves.items() if (k in names) is kept} for kept in (True, False))
+    trained_part, other = map(unflatten, parts)
+    return trained_part, other
 
 
 def select_params(params: Any, like: Any) -> Any:
-    """Those of `params`, a nested dict, that the nested dict `like` has too."""
+    """The part of the nested dict `params` that the nested dict `like` has too."""
     if not isinstance(like, dict):
         return params
     return {name: select_params(params[name], like[name]) for name in like if name in params}
 
 
-def create_state(params: Any, optimizer: optax.GradientTransformation) -> TrainState:
-    return TrainState(jnp.zeros([], jnp.int32), params, optimizer.init(params))
+def create_state(
+    params: Params,
+    optimizer: optax.GradientTransformation,
+    statistics: Params | None = None,
+    pairs: dict[str, jax.Array] | None = None,
+) -> TrainState:
+    """The state at step 0."""
+    step = jnp.zeros([], jnp.int32)
+    return TrainState(step, params, optimizer.init(params), statistics or {}, pairs or {})
 
 
 def count_parameters(params: Any) -> int:

@@ -8,10 +8,11 @@ import jax.numpy as jnp
 import optax
 from flax import nnx
 
-from tipr_jax.models import Method
-from tipr_jax.train_state import TrainState
+from tipr_jax.models.method import Inputs, Method, ModelConfig, Params, Terms
+from tipr_jax.train_state import TrainState, join, statistics_of
 
-Gradient = Callable[[Any, dict], tuple[Any, dict[str, jax.Array]]]
+# (params, statistics, inputs) -> (gradient of the objective, its terms, new statistics)
+Gradient = Callable[[Params, Params, Inputs], tuple[Params, Terms, Params]]
 
 
 def total_loss(terms: dict[str, jax.Array]) -> jax.Array:
@@ -27,7 +28,7 @@ def _sum_losses(terms: dict[str, jax.Array]) -> jax.Array:
 
 def make_train_step(
     method: Method,
-    config: Any,
+    config: ModelConfig,
     graphdef: nnx.GraphDef,
     optimizer: optax.GradientTransformation,
     root_key: jax.Array,
@@ -44,28 +45,37 @@ def make_train_step(
         gradient = full_gradient(method, config, graphdef)
 
     def train_step(state: TrainState, batch: dict) -> tuple[TrainState, dict[str, jax.Array]]:
+        batch = batch | {name: of_pair[batch["pair_id"]] for name, of_pair in state.pairs.items()}
         inputs = method.prepare_inputs(batch, jax.random.fold_in(root_key, state.step), config)
-        grads, terms = gradient(state.params, inputs)
+        grads, terms, statistics = gradient(state.params, state.statistics, inputs)
         updates, opt_state = optimizer.update(grads, state.opt_state, state.params)
         params = optax.apply_updates(state.params, updates)
         metrics = terms | {"loss": total_loss(terms), "grad_norm": optax.global_norm(grads)}
-        return TrainState(state.step + 1, params, opt_state), jax.tree.map(jnp.float32, metrics)
+        state = TrainState(state.step + 1, params, opt_state, statistics, state.pairs)
+        return state, jax.tree.map(jnp.float32, metrics)
 
     return train_step
 
 
-def full_gradient(method: Method, config: Any, graphdef: nnx.GraphDef) -> Gradient:
-    """(params, inputs) -> (gradient of the objective, its terms), the whole batch at once."""
+def full_gradient(method: Method, config: ModelConfig, graphdef: nnx.GraphDef) -> Gradient:
+    """The whole batch at once."""
 
-    def loss(params: Any, inputs: dict) -> tuple[jax.Array, dict]:
-        terms = method.objective(nnx.merge(graphdef, params), inputs, config)
-        return total_loss(terms), terms
+    def loss(params: Params, statistics: Params, inputs: Inputs) -> tuple[jax.Array, tuple]:
+        model = nnx.merge(graphdef, join(params, statistics))
+        terms = method.objective(model, inputs, config)
+        return total_loss(terms), (terms, statistics_of(model))
 
-    return jax.grad(loss, has_aux=True)
+    def gradient(
+        params: Params, statistics: Params, inputs: Inputs
+    ) -> tuple[Params, Terms, Params]:
+        grads, (terms, new) = jax.grad(loss, has_aux=True)(params, statistics, inputs)
+        return grads, terms, new
+
+    return gradient
 
 
 def accumulated_gradient(
-    method: Method, config: Any, graphdef: nnx.GraphDef, micro_batches: int
+    method: Method, config: ModelConfig, graphdef: nnx.GraphDef, micro_batches: int
 ) -> Gradient:
     """`full_gradient` with the activations of one micro-batch at a time; the negatives stay global.
 
@@ -80,7 +90,14 @@ def accumulated_gradient(
         model = nnx.merge(graphdef, params)
         return model, *parts.forward(model, inputs, config)
 
-    def gradient(params: Any, inputs: dict) -> tuple[Any, dict]:
+    def gradient(
+        params: Params, statistics: Params, inputs: Inputs
+    ) -> tuple[Params, Terms, Params]:
+        if statistics:
+            raise ValueError(
+                f"micro_batches is {micro_batches}, but the model keeps statistics of its batches "
+                f"({', '.join(sorted(statistics))}); use --config.micro_batches=1"
+            )
         part = lambda tree, i: micro_batch(tree, i, micro_batches)  # noqa: E731
         order = jnp.arange(micro_batches)
         pooled = jax.lax.map(lambda i: forward(params, part(inputs, i))[1], order)
@@ -108,7 +125,7 @@ def accumulated_gradient(
             lambda x: jnp.zeros(x.shape, x.dtype), jax.eval_shape(row_loss, params, order[0])[1]
         )
         (grads, row_terms), _ = jax.lax.scan(add, (grads, no_terms), order)
-        return grads, batch_terms | row_terms
+        return grads, batch_terms | row_terms, {}
 
     return gradient
 

@@ -4,27 +4,31 @@ Every process runs it, on its rows of the batch; process 0 alone prints and writ
 """
 
 import contextlib
+import dataclasses
 import logging
 import math
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import NoReturn
 
 import jax
 import numpy as np
 import optax
+from ml_collections import ConfigDict
 
-from tipr_jax import cost, distributed, experiment, optim
+from tipr_jax import cost, distributed, experiment, optim, run_files
 from tipr_jax.batch import validate
 from tipr_jax.checkpoints import Checkpoints
+from tipr_jax.data import Data
+from tipr_jax.epoch_hook import PairPass
 from tipr_jax.evaluator import Evaluator, Interrupted
 from tipr_jax.experiment import Experiment
 from tipr_jax.metric_writer import MetricWriter
 from tipr_jax.results import chosen_by, evaluation_row, selection_score
 from tipr_jax.sharding import process_rows, put_batch
 from tipr_jax.text import save_tokenizer
-from tipr_jax.train_state import TrainState, count_parameters, create_state
+from tipr_jax.train_state import TrainState, count_parameters
 from tipr_jax.train_step import make_train_step
 
 log = logging.getLogger("tipr_jax")
@@ -38,7 +42,7 @@ class OutOfMemory(ValueError):
     """The devices cannot hold what the run needs."""
 
 
-def train(exp: Experiment, data: Any, workdir: Path) -> TrainState:
+def train(exp: Experiment, data: Data, workdir: Path) -> TrainState:
     """Trains from the newest checkpoint of `workdir`, or from the beginning, to the last epoch.
 
     Raises:
@@ -53,7 +57,7 @@ def train(exp: Experiment, data: Any, workdir: Path) -> TrainState:
     per_epoch = data.steps_per_epoch
     total_steps = per_epoch * config.schedule.num_epochs
     optimizer, _ = experiment.make_optimizer(exp, per_epoch)
-    abstract = experiment.abstract_state(exp, optimizer)
+    abstract = experiment.abstract_state(exp, optimizer, data.num_pairs)
     log.info(cost.describe(exp, abstract))
     train_step = jit_train_step(exp, optimizer, abstract)
 
@@ -62,12 +66,13 @@ def train(exp: Experiment, data: Any, workdir: Path) -> TrainState:
         return step == total_steps or position == 0 and epoch % config.eval.every_epochs == 0
 
     with (
-        explained_out_of_memory(config),
+        explained_out_of_memory(config, exp.method.parts is not None),
         Checkpoints(workdir, config.checkpoint.keep_last) as checkpoints,
         distributed.StopSignal() as stop,
     ):
-        start, state = restore_or_init(exp, optimizer, abstract, checkpoints)
-        experiment.save_config(config, workdir)  # not before: a refused run keeps its own
+        start, state = restore_or_init(exp, data, optimizer, abstract, checkpoints)
+        # Not before: a run that is refused keeps its own.
+        run_files.save_config(config, workdir, dataclasses.asdict(exp.model_config))
         if distributed.is_writer():
             save_tokenizer(data.tokenizer, workdir)
         with MetricWriter(
@@ -79,11 +84,17 @@ def train(exp: Experiment, data: Any, workdir: Path) -> TrainState:
         ) as writer:
             writer.message(describe(exp, state, per_epoch, start))
             evaluator = Evaluator(exp, data, stop.poll)
+            pair_pass = PairPass(exp, data, stop.poll) if exp.method.epoch_hook else None
             meter = Meter(config, per_epoch, writer)
             if start == 0 or is_evaluated(start) and not checkpoints.has_score(start):
                 evaluate_and_save(evaluator, checkpoints, state, writer, start)
             batches = device_batches(exp, data, start, meter)
             for step in range(start + 1, total_steps + 1):
+                if pair_pass and (step - 1) % per_epoch == 0:
+                    meter.flush()
+                    with saved_if_stopped(checkpoints, state, writer, step - 1):
+                        state = pair_pass(state, (step - 1) // per_epoch)
+                    meter.restart()
                 # The step is only dispatched here. While it runs, the metrics of the step before
                 # are read and the next batch is copied to the devices.
                 state, metrics = train_step(state, next(batches))
@@ -103,12 +114,12 @@ def train(exp: Experiment, data: Any, workdir: Path) -> TrainState:
 
 
 def device_batches(
-    exp: Experiment, data: Any, start: int, meter: "Meter"
+    exp: Experiment, data: Data, start: int, meter: "Meter"
 ) -> Iterator[dict[str, jax.Array]]:
     """The global batches from step `start` on, of which this process reads and feeds its rows."""
     rows = process_rows(exp.batch_sharding, exp.config.data.batch_size)
     contract = experiment.abstract_batch(exp, len(rows))
-    batches = iter(data.train_batches(start, rows))
+    batches = iter(data.train_batches(start, rows, exp.column_specs))
     while True:
         with meter.waiting():
             batch = next(batches)
@@ -127,14 +138,23 @@ def evaluate_and_save(
 
     A run that is stopped during an evaluation makes it up when it continues.
     """
-    try:
+    with saved_if_stopped(checkpoints, state, writer, step):
         score = evaluate(evaluator, state, writer, step)
+    if step:  # step 0 is the initialisation again
+        checkpoints.save(step, state, score)
+
+
+@contextlib.contextmanager
+def saved_if_stopped(
+    checkpoints: Checkpoints, state: TrainState, writer: MetricWriter, step: int
+) -> Iterator[None]:
+    """Saves `step` and ends the run if what happens inside is interrupted by a request to stop."""
+    try:
+        yield
     except Interrupted:
         if step:
             checkpoints.save(step, state)
         stop_here(checkpoints, writer, step)
-    if step:  # step 0 is the initialisation again
-        checkpoints.save(step, state, score)
 
 
 def stop_here(checkpoints: Checkpoints, writer: MetricWriter, step: int) -> NoReturn:
@@ -151,7 +171,7 @@ class Meter:
     the host) are those of the steps since the last log line, without compilation and evaluations.
     """
 
-    def __init__(self, config: Any, per_epoch: int, writer: MetricWriter):
+    def __init__(self, config: ConfigDict, per_epoch: int, writer: MetricWriter):
         self.config, self.writer = config, writer
         schedule, rate = config.schedule, config.optimizer.learning_rate
         table = optim.learning_rate_table(schedule, rate, (1.0,), per_epoch)[:, 0]
@@ -202,8 +222,11 @@ class Meter:
 
 
 @contextlib.contextmanager
-def explained_out_of_memory(config: Any) -> Iterator[None]:
-    """Turns the error of the devices into one line about what to change."""
+def explained_out_of_memory(config: ConfigDict, can_be_cut: bool) -> Iterator[None]:
+    """Turns the error of the devices into one line about what to change.
+
+    can_be_cut: whether the method's objective works in micro-batches.
+    """
     try:
         yield
     except jax.errors.JaxRuntimeError as error:
@@ -211,14 +234,14 @@ def explained_out_of_memory(config: Any) -> Iterator[None]:
             raise
         raise OutOfMemory(
             f"out of memory with data.batch_size {config.data.batch_size}; use a smaller "
-            "--config.data.batch_size (and --config.eval.batch_size), --config.remat=full, "
-            "--config.micro_batches=2 (IRRA, IVT), or --config.mesh.rules=fully_sharded on several "
-            "devices; "
-            "what was saved stays, the same command continues from there"
+            "--config.data.batch_size (and --config.eval.batch_size), --config.remat=full"
+            f"{', --config.micro_batches=2' if can_be_cut else ''}, or on several devices "
+            "--config.mesh.rules=fully_sharded; what was saved stays, the same command continues "
+            "from there"
         ) from error
 
 
-def check_config(config: Any, data: Any) -> None:
+def check_config(config: ConfigDict, data: Data) -> None:
     """Raises ValueError for what would stop the loop halfway, before anything is written."""
     intervals = {
         "log_every_steps": config.log_every_steps,
@@ -261,6 +284,7 @@ def jit_train_step(
 
 def restore_or_init(
     exp: Experiment,
+    data: Data,
     optimizer: optax.GradientTransformation,
     abstract: TrainState,
     checkpoints: Checkpoints,
@@ -269,8 +293,13 @@ def restore_or_init(
     if restored := checkpoints.restore_latest(abstract):
         return restored
     layout = jax.tree.map(lambda x: x.sharding, abstract)
-    make = jax.jit(lambda p: create_state(p, optimizer), out_shardings=layout, donate_argnums=0)
-    return 0, make(experiment.initial_params(exp))
+    pairs = experiment.initial_pairs(exp, data.num_pairs)
+    make = jax.jit(
+        lambda weights, pairs: experiment.new_state(exp, weights, optimizer, pairs),
+        out_shardings=layout,
+        donate_argnums=0,
+    )
+    return 0, make(experiment.initial_params(exp), pairs)
 
 
 def check_finite(step: int, metrics: dict[str, np.ndarray]) -> dict[str, float]:
@@ -287,9 +316,9 @@ def check_finite(step: int, metrics: dict[str, np.ndarray]) -> dict[str, float]:
 
 def evaluate(evaluator: Evaluator, state: TrainState, writer: MetricWriter, step: int) -> float:
     """Evaluates every configured split, logs the numbers, returns the selecting one's score."""
-    config = evaluator.exp.config
+    config = evaluator.config
     splits = evaluator.data.evaluation_splits(config.eval.splits)
-    scores = evaluator.evaluate(state.params, splits)
+    scores = evaluator.evaluate(state.weights, splits)
     writer.write_scalars(step, evaluation_row(scores))
     shown = "; ".join(
         f"{split} " + " ".join(f"{k} {v:.2f}" for k, v in chosen_by(s).items())

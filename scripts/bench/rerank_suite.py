@@ -9,7 +9,7 @@ from bench.measure import Case
 from configs import bi_irra as bi_irra_config
 from tipr_jax import experiment
 from tipr_jax.batch import synthetic_batch
-from tipr_jax.rerank import Reranker
+from tipr_jax.inference.rerank import Reranker
 
 # Queries, gallery images, candidates.
 SIZES = {"debug": (8, 12, 4), "quickstart": (1000, 400, 256)}

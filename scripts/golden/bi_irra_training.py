@@ -14,7 +14,7 @@ from configs.bi_irra import get_config
 from golden.bi_irra_model import DERIVED, KEY_BIAS, LOSSES, Loaded
 from golden.report import Report, absolute, of_largest, relative
 from tipr_jax import optim
-from tipr_jax.models import bi_irra_objective as training
+from tipr_jax.models.bi_irra import objective as training
 from tipr_jax.pretrained import bi_irra
 from tipr_jax.pretrained.key_table import flatten, unflatten
 from tipr_jax.train_step import total_loss

@@ -15,7 +15,7 @@ from flax import nnx
 from configs.irra import get_config
 from golden.report import EXACT, Arrays, Report, absolute, loss, of_largest, relative
 from tipr_jax import optim
-from tipr_jax.models import MODELS
+from tipr_jax.models import get_method
 from tipr_jax.models.irra import Config, objective
 from tipr_jax.nn.clip_text import end_token
 from tipr_jax.precision import DtypePolicy
@@ -76,7 +76,7 @@ def check_weights(report: Report, name: str, sizes: dict) -> Loaded | None:
         f"weights_{name}: there and back",
         {key: (back.get(key), state_dict.get(key)) for key in sorted(back | state_dict)},
     )
-    graphdef = define_model(MODELS["irra"], config, DtypePolicy())[0]
+    graphdef = define_model(get_method("irra"), config, DtypePolicy())[0]
     return Loaded(name, config, graphdef, params)
 
 

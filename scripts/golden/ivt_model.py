@@ -13,7 +13,7 @@ from golden.report import Report, absolute, of_largest, relative
 from tipr_jax import optim
 from tipr_jax.augment.token_removal import keep_all_but
 from tipr_jax.losses.contrastive import cmpm_loss, unit
-from tipr_jax.models import MODELS
+from tipr_jax.models import get_method
 from tipr_jax.models.ivt import Config, Ivt, batch_terms, forward, text_mask
 from tipr_jax.nn.noise import drop_path_scale
 from tipr_jax.precision import DtypePolicy
@@ -63,7 +63,7 @@ def check_weights(report: Report) -> Loaded | None:
         "weights: there and back",
         {k: (back.get(k), v) for k, v in state_dict.items() if not is_inert(k)},
     )
-    graphdef = define_model(MODELS["ivt"], config, DtypePolicy())[0]
+    graphdef = define_model(get_method("ivt"), config, DtypePolicy())[0]
     return Loaded(config, graphdef, params, state_dict, head_dim)
 
 

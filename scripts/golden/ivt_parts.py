@@ -12,7 +12,7 @@ from golden.ivt_model import Loaded, compare_loss
 from golden.report import Report, absolute, of_largest
 from tipr_jax import optim
 from tipr_jax.losses.contrastive import cmpm_loss
-from tipr_jax.models import MODELS
+from tipr_jax.models import get_method
 from tipr_jax.models.ivt import Config
 from tipr_jax.nn.pos_embed import resize_pos_embed
 from tipr_jax.precision import DtypePolicy
@@ -75,7 +75,7 @@ def check_manifest(report: Report) -> None:
     golden = report.json("full_size_manifest_stride12.json")
     if golden is None:
         return
-    init = define_model(MODELS["ivt"], Config.vit_b16(), DtypePolicy())[2]
+    init = define_model(get_method("ivt"), Config.vit_b16(), DtypePolicy())[2]
     params = jax.eval_shape(init, jax.random.key(0))
     ours = torch_shapes(params, ivt.TABLE)
     stored = {key: tuple(shape) for key, shape in golden.items() if not ivt.INERT.search(key)}

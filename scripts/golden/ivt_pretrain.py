@@ -11,7 +11,7 @@ from flax import nnx
 from golden.ivt_model import Loaded, compare_loss, norm
 from golden.report import Arrays, Report, absolute, relative
 from tipr_jax.losses.matching import negative_weights, soft_itc_loss
-from tipr_jax.models import MODELS
+from tipr_jax.models import get_method
 from tipr_jax.models import ivt as method
 from tipr_jax.models.ivt import Config, Ivt, text_mask
 from tipr_jax.precision import DtypePolicy
@@ -29,7 +29,7 @@ def check_pretrain(report: Report, loaded: Loaded) -> None:
     config, params = check_weights(report, loaded, {key: weights[key] for key in weights})
     if golden is None:
         return
-    graphdef = define_model(MODELS["ivt"], config, DtypePolicy())[0]
+    graphdef = define_model(get_method("ivt"), config, DtypePolicy())[0]
     inputs, negatives = pretrain_inputs(golden), recorded_negatives(golden)
 
     def loss(params: Any) -> tuple[jax.Array, dict]:

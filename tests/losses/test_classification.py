@@ -14,7 +14,7 @@ from flax import nnx
 from tipr_jax import sharding
 from tipr_jax.batch import synthetic_batch
 from tipr_jax.losses.classification import identity_loss, masked_lm_loss
-from tipr_jax.models import MODELS
+from tipr_jax.models import get_method
 from tipr_jax.models.irra import Config, mlm_terms, objective, prepare_inputs
 from tipr_jax.precision import DtypePolicy
 from tipr_jax.train_state import define_model
@@ -61,7 +61,7 @@ def test_no_masked_word_gives_zero():
 @pytest.fixture(scope="module")
 def tiny():
     config = Config.tiny(augment=False)
-    graphdef, _, init = define_model(MODELS["irra"], config, DtypePolicy())
+    graphdef, _, init = define_model(get_method("irra"), config, DtypePolicy())
     sizes = {"vocab_size": config.vocab_size, "num_persons": config.num_persons}
     batch = synthetic_batch(6, config.image_size, config.text_length, **sizes)
     return config, graphdef, jax.jit(init)(jax.random.key(0)), batch
@@ -114,7 +114,7 @@ def test_gathered_rows_equal_the_plain_path(tiny, group, labelled):
 def test_head_is_cut_with_the_batch(tiny):
     """On eight devices each runs the vocabulary head on its own captions' labels only."""
     config = dataclasses.replace(tiny[0], vocab_size=1000)
-    graphdef, _, init = define_model(MODELS["irra"], config, DtypePolicy())
+    graphdef, _, init = define_model(get_method("irra"), config, DtypePolicy())
     mesh = sharding.make_mesh()
     rows = sharding.batch_sharding(mesh, sharding.RULES["data_parallel"])
     whole = sharding.replicated(mesh)

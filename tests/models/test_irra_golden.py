@@ -13,7 +13,7 @@ from flax import nnx
 
 from configs.irra import get_config
 from tipr_jax import optim
-from tipr_jax.models import MODELS
+from tipr_jax.models import get_method
 from tipr_jax.models.irra import Config, objective
 from tipr_jax.nn.clip_text import end_token
 from tipr_jax.precision import DtypePolicy
@@ -35,7 +35,7 @@ def load_model(name: str) -> tuple[Config, nnx.GraphDef, dict]:
     inferred = irra.infer_config(state_dict, tuple(sizes["image"]), sizes["stride"])
     # The golden caption_ids are clean: fed as stored.
     config = Config(**inferred | {"losses": ("sdm", "mlm", "id"), "mask_caption_ids": False})
-    graphdef = define_model(MODELS["irra"], config, DtypePolicy())[0]
+    graphdef = define_model(get_method("irra"), config, DtypePolicy())[0]
     return config, graphdef, irra.from_torch(state_dict)
 
 

@@ -11,13 +11,13 @@ from jax.sharding import NamedSharding
 from jax.sharding import PartitionSpec as P
 
 from tipr_jax.augment.image import IVT, normalise
-from tipr_jax.models import MODELS
+from tipr_jax.models import get_method
 from tipr_jax.models.ivt import Config, objective, prepare_inputs
 from tipr_jax.precision import DtypePolicy
 from tipr_jax.train_state import define_model
 from tipr_jax.train_step import accumulated_gradient, full_gradient
 
-METHOD = MODELS["ivt"]
+METHOD = get_method("ivt")
 B, L = 16, 12
 CLEAN = dict(levels=("sentence",), mask="none")
 TINY = Config.tiny(text_length=L, dropout=0.2, drop_path=0.3)

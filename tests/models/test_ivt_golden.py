@@ -14,7 +14,7 @@ from configs.ivt import get_config
 from tipr_jax import optim
 from tipr_jax.augment.token_removal import keep_all_but
 from tipr_jax.losses.contrastive import cmpm_loss
-from tipr_jax.models import MODELS
+from tipr_jax.models import get_method
 from tipr_jax.models.ivt import Config, batch_terms, forward, text_mask
 from tipr_jax.nn.noise import drop_path_scale
 from tipr_jax.nn.pos_embed import resize_pos_embed
@@ -38,7 +38,7 @@ def loaded():
     state_dict = load("weights")
     sizes = ivt.infer_config(state_dict, (64, 32), 16, HEAD_DIM)
     config = Config(**sizes | {"text_length": 20}, drop_path=0.0, dropout=0.0)
-    graphdef = define_model(MODELS["ivt"], config, DtypePolicy())[0]
+    graphdef = define_model(get_method("ivt"), config, DtypePolicy())[0]
     return config, graphdef, ivt.from_torch(state_dict, HEAD_DIM)
 
 
@@ -181,7 +181,7 @@ def test_cmpm(case):
 
 
 def test_full_size_names_and_shapes():
-    init = define_model(MODELS["ivt"], Config.vit_b16(), DtypePolicy())[2]
+    init = define_model(get_method("ivt"), Config.vit_b16(), DtypePolicy())[2]
     params = jax.eval_shape(init, jax.random.key(0))
     assert count_parameters(params) == 166_631_424
     flat, ours = flatten(params), {}

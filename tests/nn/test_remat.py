@@ -8,7 +8,7 @@ from flax import nnx
 
 from tipr_jax import cost
 from tipr_jax.batch import abstract_batch
-from tipr_jax.models import MODELS, irra
+from tipr_jax.models import get_method, irra
 from tipr_jax.nn.init import BlockInit
 from tipr_jax.nn.transformer import Block, run, stack
 from tipr_jax.precision import DtypePolicy, policy
@@ -43,7 +43,7 @@ def test_same_value_and_gradients(remat):
 
 
 def kept_by_the_model(remat: str) -> int:
-    method = MODELS["irra"]
+    method = get_method("irra")
     graphdef, _, init = define_model(method, CONFIG, DtypePolicy(remat=remat))
     batch = abstract_batch(8, CONFIG.image_size, CONFIG.text_length)
     key = jax.random.key(0)

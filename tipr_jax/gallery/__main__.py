@@ -41,7 +41,7 @@ def search() -> None:
     from tipr_jax.gallery.retriever import Retriever, find_images
     from tipr_jax.report import RetrievalSheet, draw_sheet
 
-    retriever = Retriever.load(_MODEL.value)
+    retriever = Retriever.load(_MODEL.value, _LANGUAGE.value)
     retriever.model.language_index(_LANGUAGE.value)  # before all photos are read
     if _RERANK.value:
         retriever.model.check_can_match()

@@ -6,7 +6,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from tipr_jax import export
+from tipr_jax.inference.model import TrainedModel, load
 from tipr_jax.metrics.rerank import top_candidates
 
 SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".webp")
@@ -27,15 +27,15 @@ class Retriever:
     >>> retriever.search("a woman in a red coat", k=5)
     """
 
-    def __init__(self, model: export.TrainedModel):
+    def __init__(self, model: TrainedModel):
         self.model = model
         self.paths: list[str] = []
         self.features: np.ndarray | None = None  # float32 [G,C], unit rows
 
     @classmethod
-    def load(cls, directory: str | Path) -> "Retriever":
-        """From a run directory or a model directory; errors as `export.load`."""
-        return cls(export.load(directory))
+    def load(cls, directory: str | Path, language: str = "") -> "Retriever":
+        """From a run or model directory; arguments and errors as `inference.model.load`."""
+        return cls(load(directory, language))
 
     def add(self, paths: Sequence[str | Path]) -> None:
         """Embeds photos and appends them to the gallery."""

@@ -1,72 +1,37 @@
-"""One paper per file; `MODELS` is the table the trainer and the command line choose from."""
+"""One paper per file. `get_method` finds the `METHOD` of a file by the name in `config.method`."""
 
-from collections.abc import Callable
-from typing import Any, NamedTuple
+import functools
+import importlib
+import pkgutil
 
-from flax import nnx
+from tipr_jax.models.method import Method
 
-from tipr_jax.batch import Column
-from tipr_jax.models import bi_irra, bi_irra_objective, irra, ivt
+_NOT_PAPERS = {"method"}
 
 
-class Parts(NamedTuple):
-    """An objective in two parts, so that a batch can pass through the towers piece by piece.
+def method_names() -> list[str]:
+    """The papers of this package."""
+    return sorted(m.name for m in pkgutil.iter_modules(__path__) if m.name not in _NOT_PAPERS)
 
-    forward(model, inputs, config) -> (pooled, tokens) of any piece of the batch, batch-first;
-    batch_terms(model, pooled, inputs, config) -> terms that need the pooled features of the whole
-    batch; row_terms(model, tokens, inputs, config, totals) -> terms that add up over the pieces,
-    given totals(inputs, config) of the whole batch.
+
+@functools.cache
+def get_method(name: str) -> Method:
+    """The method `name`: a file of this package, or with dots any module that defines `METHOD`.
+
+    Raises:
+      ValueError: there is none.
     """
-
-    forward: Callable[..., tuple[Any, Any]]
-    batch_terms: Callable[..., dict[str, Any]]
-    row_terms: Callable[..., dict[str, Any]]
-    totals: Callable[..., Any]
-
-
-class Method(NamedTuple):
-    """What the trainer knows about a paper.
-
-    config: frozen dataclass of plain data; model: `Model(config, policy, rngs=...)` with
-    `encode_image` and `encode_text`; prepare_inputs(batch, key, config) runs on the device;
-    objective(model, inputs, config) -> dict of scalars whose `*_loss` entries are summed; parts:
-    the same in two parts, or None, with which `config.micro_batches` must be 1; columns(config):
-    what the batch holds beside the common arrays (`tipr_jax.batch`); tokenizer: a key of
-    `tipr_jax.text.TOKENIZERS`.
-    """
-
-    config: type
-    model: type[nnx.Module]
-    prepare_inputs: Callable[..., dict]
-    objective: Callable[..., dict[str, Any]]
-    parts: Parts | None = None
-    columns: Callable[[Any], dict[str, Column]] = lambda config: {}
-    tokenizer: str = "clip_bpe"
-
-
-MODELS = {
-    "irra": Method(
-        irra.Config,
-        irra.Irra,
-        irra.prepare_inputs,
-        irra.objective,
-        Parts(irra.forward, irra.batch_terms, irra.row_terms, irra.totals),
-    ),
-    "ivt": Method(
-        ivt.Config,
-        ivt.Ivt,
-        ivt.prepare_inputs,
-        ivt.objective,
-        Parts(ivt.forward, ivt.batch_terms, ivt.row_terms, ivt.totals),
-        ivt.columns,
-        "wordpiece",
-    ),
-    "bi_irra": Method(
-        bi_irra.Config,
-        bi_irra.BiIrra,
-        bi_irra_objective.prepare_inputs,
-        bi_irra_objective.objective,
-        columns=bi_irra.columns,
-        tokenizer="xlm_roberta",
-    ),
-}
+    known = f"expected one of {method_names()}, or with dots a module that defines METHOD"
+    module_name = name if "." in name else f"{__name__}.{name}"
+    if module_name != name and name not in method_names():
+        raise ValueError(f"method is {name!r}, {known}")
+    try:
+        module = importlib.import_module(module_name)
+    except ModuleNotFoundError as error:
+        if not module_name.startswith(error.name or " "):
+            raise  # the module is there, and lacks one of its own imports
+        raise ValueError(f"method is {name!r}, {known}; {error}") from None
+    method = getattr(module, "METHOD", None)
+    if not isinstance(method, Method):
+        raise ValueError(f"method is {name!r}, {known}; {module.__name__} does not define it")
+    return method

@@ -16,9 +16,21 @@ from tipr_jax.augment.image import augment_images, normalise, random_flip
 from tipr_jax.augment.masking import mask_tokens
 from tipr_jax.losses.classification import identity_loss, masked_lm_loss
 from tipr_jax.losses.contrastive import cmpm_loss, itc_loss, sdm_loss
+from tipr_jax.models.method import (
+    Adopted,
+    Method,
+    ModelConfig,
+    Params,
+    Parts,
+    from_positions,
+    from_shapes,
+    with_resized,
+    without_other_shapes,
+)
 from tipr_jax.nn.clip_text import ClipText, end_token
 from tipr_jax.nn.fusion import FusionEncoder
 from tipr_jax.nn.init import normal, uniform_fan_in, zeros
+from tipr_jax.nn.pos_embed import first_positions, patch_grid, resize_pos_embed
 from tipr_jax.nn.transformer import dense, layer_norm, quick_gelu
 from tipr_jax.nn.vit import VisionTransformer
 from tipr_jax.precision import DtypePolicy
@@ -28,21 +40,21 @@ LOSSES = ("sdm", "id", "mlm", "itc", "cmpm")
 
 
 @dataclasses.dataclass(frozen=True)
-class Config:
+class Config(ModelConfig):
     """Sizes, losses and switches of IRRA; the defaults are the published run on CUHK-PEDES."""
 
-    image_size: tuple[int, int] = (384, 128)
-    patch: int = 16
-    stride: int = 16
-    vision_width: int = 768
-    vision_depth: int = 12
-    text_width: int = 512
-    text_depth: int = 12
-    text_length: int = 77
-    vocab_size: int = 49408  # the last three ids are mask, start and end
-    embed_dim: int = 512
-    fusion_depth: int = 4
-    num_persons: int = 11003  # classes of the identity loss; main sets it from the data
+    image_size: tuple[int, int] = from_positions((384, 128))
+    patch: int = from_shapes(16)
+    stride: int = from_positions(16)
+    vision_width: int = from_shapes(768)
+    vision_depth: int = from_shapes(12)
+    text_width: int = from_shapes(512)
+    text_depth: int = from_shapes(12)
+    text_length: int = from_positions(77)
+    vocab_size: int = from_shapes(49408)  # the last three ids are mask, start and end
+    embed_dim: int = from_shapes(512)
+    fusion_depth: int = from_shapes(4)
+    num_persons: int = from_shapes(11003, "classifier/bias")  # classes of the identity loss
 
     losses: tuple[str, ...] = ("sdm", "mlm", "id")  # empty: the two towers alone
     temperature: float = 0.02  # paper and released code: constant, never learned
@@ -160,11 +172,12 @@ class Irra(nnx.Module):
             self.logit_scale = nnx.Param(jnp.asarray(math.log(1 / 0.07), policy.param))
 
     def encode_image(self, image: jax.Array) -> jax.Array:
-        """image uint8 [B,H,W,3] -> un-normalised float32 features [B,C]."""
+        """image uint8 [B,H,W,3] -> features float32 [B,C], not normalised."""
         return self.image_encoder(normalise(image))[:, 0].astype(jnp.float32)
 
-    def encode_text(self, text_ids: jax.Array) -> jax.Array:
-        """text_ids int [B,L] -> un-normalised float32 features [B,C]."""
+    def encode_text(self, text_ids: jax.Array, language: int = 0) -> jax.Array:
+        """text_ids int [B,L] -> features float32 [B,C], not normalised; one language alone."""
+        del language
         return end_token(self.text_encoder(text_ids), text_ids).astype(jnp.float32)
 
 
@@ -299,3 +312,40 @@ def mlm_terms(
     fits = jnp.all(jnp.sum(labels != 0, axis=1) <= size)
     loss, accuracy = jax.lax.cond(fits, gathered, plain, fused)
     return {"mlm_loss": config.mlm_weight * loss, "mlm_accuracy": accuracy}
+
+
+def adopt(
+    loaded: Params, fresh: Params, source: ModelConfig, target: Config, as_official: bool
+) -> Adopted:
+    """How parameters of CLIP or of another run enter this model, see `Method.adopt`.
+
+    Image positions are resized between the grids of patches, as the released code resizes CLIP's;
+    of the text positions the first are kept. A classifier of another number of identities stays
+    behind.
+
+    Raises:
+      ValueError: `text_length` is longer than the source's.
+    """
+    del as_official  # the released code resizes, too
+    loaded = without_other_shapes(loaded, fresh, "classifier")
+    grids = [patch_grid(c.image_size, c.patch, c.stride) for c in (source, target)]
+    resize, notes = {}, []
+    if grids[0] != grids[1]:
+        resize["image_encoder/pos_embed"] = lambda x: resize_pos_embed(x, grids[1], grids[0])
+        notes.append("resized {}x{} -> {}x{}".format(*grids[0], *grids[1]))
+    if source.text_length != target.text_length:
+        resize["text_encoder/pos_embed"] = lambda x: first_positions(x, target.text_length)
+        notes.append(f"positions {source.text_length} -> {target.text_length}")
+    return with_resized(loaded, "; ".join(notes), resize)
+
+
+METHOD = Method(
+    config=Config,
+    model=Irra,
+    prepare_inputs=prepare_inputs,
+    objective=objective,
+    parts=Parts(forward, batch_terms, row_terms, totals),
+    tokenizer="clip_bpe",
+    adopt=adopt,
+    towers="clip",
+)

@@ -10,21 +10,33 @@ import dataclasses
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 from flax import nnx
 
 from tipr_jax.augment.image import IVT, augment_images, normalise, random_flip
 from tipr_jax.augment.token_removal import keep_tokens
-from tipr_jax.batch import Column
+from tipr_jax.batch import ColumnSpec, MaskedWords, TextLevels
 from tipr_jax.losses.classification import cross_entropy
 from tipr_jax.losses.contrastive import cmpm_loss, unit
 from tipr_jax.losses.matching import hard_negatives, matching_loss, soft_itc_loss
+from tipr_jax.models.method import (
+    Adopted,
+    Method,
+    ModelConfig,
+    Params,
+    Parts,
+    filled,
+    from_positions,
+    from_shapes,
+    with_resized,
+)
 from tipr_jax.nn.bert import BertMlmHead, BertStack
 from tipr_jax.nn.init import normal, zeros
 from tipr_jax.nn.noise import drop_path, fold_in
+from tipr_jax.nn.pos_embed import patch_grid, resize_pos_embed
 from tipr_jax.nn.shared_trunk import SharedTrunk
 from tipr_jax.nn.transformer import dense
 from tipr_jax.nn.views import interleave, view_keys
+from tipr_jax.param_tree import flatten
 from tipr_jax.precision import DtypePolicy
 from tipr_jax.sharding import EMBED
 
@@ -32,29 +44,28 @@ LOSSES = ("cmpm", "itc", "itm", "mlm")
 PRETRAINING = ("itc", "itm", "mlm")
 LEVELS = {"word": "word_ids", "phrase": "phrase_ids", "sentence": "text_ids"}  # keys of the batch
 MASKS = ("both", "image", "text", "none")
-MASKED_WORDS = 8  # places per text for them (spec ivt §8)
 
 # What a row's random key is folded with, so that no two draws share numbers.
 IMAGE, TEXT, MASKED_TEXT, FUSE_MASKED, NEGATIVES, FUSE_PAIRS = range(6)
 
 
 @dataclasses.dataclass(frozen=True)
-class Config:
+class Config(ModelConfig):
     """Sizes, losses and switches of IVT; the defaults are the released fine-tuning on CUHK-PEDES.
 
     `losses` may be mixed, but "itm" and "mlm" read one text per pair and clean tokens: they need
     levels ("sentence",) and mask "none", as `pretraining` sets.
     """
 
-    image_size: tuple[int, int] = (384, 128)
-    patch: int = 16
-    stride: int = 12  # overlapping patches; RSTPReid and pre-training use 16
-    width: int = 768
-    depth: int = 12
-    heads: int = 12
-    text_length: int = 100
-    vocab_size: int = 30522
-    max_positions: int = 512  # rows of the text position table
+    image_size: tuple[int, int] = from_positions((384, 128))
+    patch: int = from_shapes(16)
+    stride: int = from_positions(12)  # overlapping patches; RSTPReid and pre-training use 16
+    width: int = from_shapes(768)
+    depth: int = from_shapes(12)
+    heads: int = from_shapes(12)
+    text_length: int = from_positions(100)
+    vocab_size: int = from_shapes(30522)
+    max_positions: int = from_shapes(512)  # rows of the text position table
     drop_path: float = 0.1
     dropout: float = 0.1  # of the text embedding and of the fusion encoder
 
@@ -65,8 +76,8 @@ class Config:
     mask_per_sample: bool = False  # True (ours): every row draws for itself
     augment: bool = True
 
-    fusion_depth: int = 6
-    fusion_ffn: int = 3072
+    fusion_depth: int = from_shapes(6)
+    fusion_ffn: int = from_shapes(3072)
     temperature: float = 0.5  # initial value of the learned one
     # False (released): the contrast reads un-normalised features. True: cosines, for which 0.07
     # is the usual temperature.
@@ -166,23 +177,23 @@ class Ivt(nnx.Module):
             self.mlm_head = BertMlmHead(c.width, c.vocab_size, policy, rngs=rngs)
 
     def encode_image(self, image: jax.Array) -> jax.Array:
-        """image uint8 [B,H,W,3] -> un-normalised float32 features [B,D]."""
+        """image uint8 [B,H,W,3] -> features float32 [B,D], not normalised."""
         return self.encoder.image_tokens(normalise(image, IVT))[:, 0].astype(jnp.float32)
 
-    def encode_text(self, text_ids: jax.Array) -> jax.Array:
-        """text_ids int [B,L], padded with 0 -> un-normalised float32 features [B,D]."""
+    def encode_text(self, text_ids: jax.Array, language: int = 0) -> jax.Array:
+        """text_ids int [B,L], padded with 0 -> features float32 [B,D], not normalised."""
+        del language  # a model of one language
         tokens = self.encoder.text_tokens(text_ids, key_mask=text_mask(text_ids))
         return tokens[:, 0].astype(jnp.float32)
 
 
-def columns(config: Config) -> dict[str, Column]:
-    """What a batch holds beside the common arrays: the other levels' texts, masked words."""
-    text = (config.text_length,), np.int32
-    wanted = {LEVELS[level]: text for level in config.levels if level != "sentence"}
+def columns(config: Config) -> tuple[ColumnSpec, ...]:
+    """The texts of the other levels; in pre-training the masked words."""
+    levels = tuple(level for level in config.levels if level != "sentence")
+    specs: list[ColumnSpec] = [TextLevels(levels)] if levels else []
     if "mlm" in config.losses:
-        words = (MASKED_WORDS,), np.int32
-        wanted |= {"mlm_ids": text, "mlm_positions": words, "mlm_labels": words}
-    return wanted
+        specs.append(MaskedWords())  # the law of the released pre-training
+    return tuple(specs)
 
 
 def text_mask(text_ids: jax.Array) -> jax.Array:
@@ -390,3 +401,41 @@ def row_keys(inputs: dict[str, jax.Array]) -> jax.Array:
 def _merge(x: jax.Array) -> jax.Array:
     """[B,S,...] -> [B*S,...], pairs staying together (and on their device)."""
     return x.reshape(-1, *x.shape[2:])
+
+
+def adopt(
+    loaded: Params, fresh: Params, source: ModelConfig, target: Config, as_official: bool
+) -> Adopted:
+    """How a pre-trained trunk, or parts of one (BERT, ViT), enter this model, see `Method.adopt`.
+
+    The two tables of image positions are resized where the grids of patches differ. With
+    `as_official` they stay fresh then: the released code silently drops tables that do not fit, so
+    that fine-tuning at stride 12 loses what pre-training at stride 16 has learned.
+    """
+    grids = [patch_grid(c.image_size, c.patch, c.stride) for c in (source, target)]
+    tables = ("encoder/pos_embed", "encoder/type_embed")
+    loaded, notes = filled(loaded, fresh, *loaded)
+    if grids[0] == grids[1]:
+        return Adopted(loaded, notes)
+    change = "{}x{} -> {}x{}".format(*grids[0], *grids[1])
+    if as_official:
+        new = {path: flatten(fresh)[path] for path in tables}
+        note = f"fresh: as_official does not resize {change}"
+        loaded, resized = with_resized(loaded, note, {k: lambda _, k=k: new[k] for k in tables})
+    else:
+        resize = lambda table: resize_pos_embed(table, grids[1], grids[0])  # noqa: E731
+        resize_all = {path: resize for path in tables if path not in notes}
+        loaded, resized = with_resized(loaded, f"resized {change}", resize_all)
+    return Adopted(loaded, {**notes, **resized})
+
+
+METHOD = Method(
+    config=Config,
+    model=Ivt,
+    prepare_inputs=prepare_inputs,
+    objective=objective,
+    parts=Parts(forward, batch_terms, row_terms, totals),
+    columns=columns,
+    tokenizer="wordpiece",
+    adopt=adopt,
+)

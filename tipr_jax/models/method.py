@@ -1,8 +1,8 @@
 """The contract between a paper and the engine.
 
-A paper is a module that defines `METHOD`, a `Method`: `tipr_jax/models/<name>.py`, or any importable
-module, which `config.method` then names with its dots ("my_package.my_paper"). Everything that
-trains, evaluates, converts, exports and searches knows a paper through this file alone.
+A paper is a module that defines `METHOD`, a `Method`: `tipr_jax/models/<name>.py`, or any module
+that `config.method` names with its dots ("my_package.my_paper"). Everything that trains, evaluates,
+converts, exports and searches knows a paper through this file alone.
 """
 
 import dataclasses
@@ -14,13 +14,15 @@ import numpy as np
 from flax import nnx
 
 from tipr_jax.batch import Column, ColumnSpec
+from tipr_jax.param_tree import Params, flatten, unflatten
 
-Params = dict[str, Any]  # nested dict of arrays
 Inputs = dict[str, jax.Array]  # what `Method.prepare_inputs` returns
 Terms = dict[str, jax.Array]  # scalars of a step; those whose name ends in "_loss" are summed
 
 # Who determines the value of a config field, where parameters come from elsewhere.
 SHAPES, POSITIONS, USE = "shapes", "positions", "use"
+
+TOWER_MODULES = {"image_encoder", "text_encoder"}  # what passes between methods of equal `towers`
 
 
 def from_shapes(default: Any, parameter: str = "", axis: int = 0) -> Any:
@@ -89,6 +91,15 @@ class ModelConfig:
         return dataclasses.replace(self, losses=())
 
     @classmethod
+    def bound_languages(cls, fields: Mapping[str, Any]) -> tuple[str, ...]:
+        """The languages that have parameters of their own in a model with these config fields.
+
+        () if any language can be put in the place of another.
+        """
+        del fields
+        return ()
+
+    @classmethod
     def fields_from(cls, *determined_by: str) -> set[str]:
         """Names of the fields that one of SHAPES, POSITIONS, USE determines."""
         return {
@@ -96,6 +107,24 @@ class ModelConfig:
             for field in dataclasses.fields(cls)
             if field.metadata.get("determined_by") in determined_by
         }
+
+    @classmethod
+    def from_stored(cls, fields: Mapping[str, Any], params: Params) -> Self:
+        """The config of a stored model, from the fields and the parameters that it was saved with.
+
+        Raises:
+          ValueError: a field that this version does not have.
+        """
+        values = {**fields, **cls.read_shapes(params)}
+        if not cls.languages:
+            values.pop("languages", None)  # of the data; a method of one language has none
+        known = {field.name for field in dataclasses.fields(cls)}
+        if unknown := sorted(set(values) - known):
+            raise ValueError(
+                f"the stored model has the fields {unknown}, which {cls.__module__} does not know; "
+                "it was written by another version"
+            )
+        return cls(**values)
 
     @classmethod
     def read_shapes(cls, params: Params) -> dict[str, int]:
@@ -157,10 +186,31 @@ class Adopted(NamedTuple):
     notes: Mapping[str, str]
 
 
-def take_all(loaded: Params, fresh: Params, source: ModelConfig, target: ModelConfig) -> Adopted:
-    """`Method.adopt` of a method without tables of positions or parts that belong to one data set."""
-    del fresh, source, target
+def take_all(loaded: Params, fresh: Params, source: Any, target: Any, as_official: bool) -> Adopted:
+    """`Method.adopt` of a method whose parameters fit any other model of its kind as they are."""
+    del fresh, source, target, as_official
     return Adopted(loaded, {})
+
+
+def with_resized(
+    loaded: Params, note: str, resize: Mapping[str, Callable[[np.ndarray], Any]]
+) -> Adopted:
+    """`loaded` with resized tables: resize maps the path of a table ("encoder/pos_embed") to a
+    function of it. Tables that `loaded` lacks are left out.
+    """
+    leaves = flatten(loaded)
+    notes = {path: note for path in resize if path in leaves}
+    leaves |= {path: np.asarray(resize[path](np.asarray(leaves[path]))) for path in notes}
+    return Adopted(unflatten(leaves), notes)
+
+
+def filled(loaded: Params, fresh: Params, *modules: str) -> Adopted:
+    """`loaded` whose `modules`, of which it may hold a part, are completed from `fresh`."""
+    wanted = flatten({name: fresh[name] for name in modules if name in loaded and name in fresh})
+    leaves = flatten(loaded)
+    missing = {path: value for path, value in wanted.items() if path not in leaves}
+    notes = {path: "fresh: the source does not have it" for path in missing}
+    return Adopted(unflatten(leaves | missing), notes)
 
 
 def without_other_shapes(loaded: Params, fresh: Params, *modules: str) -> Params:
@@ -199,9 +249,10 @@ class Method:
       parts: the objective in two parts, or None: then `config.micro_batches` must be 1.
       columns: config -> specs of what a batch holds beside the common columns.
       tokenizer: key of `tipr_jax.text.TOKENIZERS`.
-      adopt: (loaded, fresh, source config, target config) -> `Adopted`: how parameters of another
-        run or released file enter a new model. "Resized" tables of positions are made here. Gets
-        only modules that both models have.
+      adopt: (loaded, fresh, source config, target config, as_official) -> `Adopted`: how parameters
+        of another run or released file enter a new model; it gets only modules that both models
+        have. Tables of positions are resized here, or with `as_official` treated as the released
+        code of the paper does.
       towers: name of the pair of encoders ("clip"): methods that share it can start from each
         other's towers. "": only from its own kind.
       epoch_hook: what to work out about the training pairs before each epoch, or None.

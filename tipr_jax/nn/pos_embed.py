@@ -4,6 +4,7 @@ import math
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 
 def patch_grid(image_size: tuple[int, int], patch: int, stride: int) -> tuple[int, int]:
@@ -52,3 +53,17 @@ def _resize(pos_embed: jax.Array, grid: tuple[int, int], source: tuple[int, int]
     # The default antialias=True would blur when scaling down (14 -> 8 columns).
     resized = jax.image.resize(table, (rows, cols, width), "bilinear", antialias=False)
     return jnp.concatenate([pos_embed[:1], resized.reshape(rows * cols, width)])
+
+
+def first_positions(table: np.ndarray, length: int) -> np.ndarray:
+    """The first `length` rows of a table of text positions [L, D].
+
+    Raises:
+      ValueError: the table is shorter.
+    """
+    if length > len(table):
+        raise ValueError(
+            f"text_length is {length}, but the source has {len(table)} text positions; "
+            f"use --config.data.text_length={len(table)} or less"
+        )
+    return table[:length]

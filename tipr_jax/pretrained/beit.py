@@ -8,6 +8,7 @@ import numpy as np
 
 from tipr_jax.pretrained import key_table
 from tipr_jax.pretrained.bi_irra import head_dim_of, vision_sizes, vision_table
+from tipr_jax.pretrained.converter import Converted, Converter
 from tipr_jax.pretrained.key_table import Row, StateDict
 
 IGNORED = re.compile(r"^(lm_)?head\.|relative_position_index$|\.k_bias$|^cls_pt_layers\.")
@@ -49,3 +50,22 @@ def _names(state_dict: Mapping[str, np.ndarray]) -> StateDict:
 def _rows(state_dict: Mapping[str, np.ndarray]) -> list[Row]:
     rows = vision_table("", head_dim_of(state_dict, ""))
     return [row for row in rows if row.key != "mask_token" or row.key in state_dict]
+
+
+def convert(
+    state_dict: StateDict, image_size: tuple[int, int] | None, stride: int | None
+) -> Converted:
+    """BEiT v2 -> (Bi-IRRA's image tower, fields of models.bi_irra.Config)."""
+    del stride
+    return from_torch(state_dict), infer_config(state_dict, image_size)
+
+
+CONVERTERS = {
+    "beit": Converter(
+        method="bi_irra",
+        forward=convert,
+        image_size=None,
+        test_resize="bicubic",
+        help="BEiT v2 alone, for Bi-IRRA.",
+    )
+}

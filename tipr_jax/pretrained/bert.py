@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 
 from tipr_jax.pretrained import key_table
+from tipr_jax.pretrained.converter import Converted, Converter
 from tipr_jax.pretrained.key_table import (
     HEAD_DIM,
     IDENTITY,
@@ -173,3 +174,14 @@ def _text_part(state_dict: Mapping[str, np.ndarray]) -> StateDict:
     """What the retrieval model takes."""
     dropped = (ATTENTION, LAYER_NORMS, re.compile(r"^cls\."))
     return {k: v for k, v in state_dict.items() if not any(p.search(k) for p in dropped)}
+
+
+def convert(state_dict: StateDict, image_size: tuple[int, int], stride: int | None) -> Converted:
+    """BERT -> (IVT's text parts, fusion encoder and word head; fields of models.ivt.Config)."""
+    del image_size, stride
+    return from_torch(state_dict), infer_config(state_dict)
+
+
+CONVERTERS = {
+    "bert": Converter(method="ivt", forward=convert, help="BERT-base-uncased alone, for IVT.")
+}

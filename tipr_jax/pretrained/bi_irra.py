@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 
 from tipr_jax.pretrained import bert, key_table
+from tipr_jax.pretrained.converter import Converted, Converter
 from tipr_jax.pretrained.key_table import (
     CONV,
     IDENTITY,
@@ -373,3 +374,36 @@ def vision_sizes(sizes: Mapping[str, int], image_size: tuple[int, int] | None) -
         "vision_depth": sizes["image_encoder"],
         "vision_heads": sizes["H"],
     }
+
+
+def convert(
+    state_dict: StateDict,
+    image_size: tuple[int, int] | None,
+    stride: int | None,
+    tied_source: str = "decoder",
+) -> Converted:
+    """Released Bi-IRRA or X2-VLM state dict -> (parameters, fields of models.bi_irra.Config)."""
+    del stride
+    params = from_torch(state_dict, tied_source)
+    return params, infer_config(state_dict, image_size, tied_source)
+
+
+def reverse(params: Mapping[str, Any]) -> StateDict:
+    """Parameters -> the released names, the second names of tied tensors included."""
+    return with_tied_names(to_torch(params))
+
+
+CONVERTERS = {
+    "bi_irra": Converter(
+        method="bi_irra",
+        forward=convert,
+        reverse=reverse,
+        image_size=None,
+        test_resize="bicubic",
+        options={"tied_source": TIED_SOURCES},
+        help="a checkpoint of the released Bi-IRRA, or of X2-VLM / CCLM (.th), where its training "
+        "starts. With --reverse: the released names again. --tied_source: the matrix to take if "
+        "the decoder of masked words is not the word embedding (default decoder, as loading with "
+        "PyTorch does).",
+    )
+}

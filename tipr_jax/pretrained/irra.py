@@ -6,6 +6,7 @@ from typing import Any
 import numpy as np
 
 from tipr_jax.pretrained import key_table, openai_clip
+from tipr_jax.pretrained.converter import Converted, Converter
 from tipr_jax.pretrained.key_table import StateDict, attention, blocks, layer_norm, linear
 
 # Letters as in openai_clip.TABLE; I identities.
@@ -95,3 +96,19 @@ def _present(state_dict: Mapping[str, np.ndarray]) -> list[key_table.Row]:
         if not any(key.startswith(start) for key in state_dict for start in starts)
     }
     return [row for row in TABLE if row.path.split("/")[0] not in absent]
+
+
+def convert(state_dict: StateDict, image_size: tuple[int, int], stride: int | None) -> Converted:
+    """Released IRRA state dict -> (parameters, fields of models.irra.Config)."""
+    return from_torch(state_dict), infer_config(state_dict, image_size, stride)
+
+
+CONVERTERS = {
+    "irra": Converter(
+        method="irra",
+        forward=convert,
+        reverse=to_torch,
+        help="best.pth of the released IRRA. With --reverse: the official names again, readable by "
+        "the released PyTorch code.",
+    )
+}

@@ -1,4 +1,4 @@
-"""The released IVT checkpoint, both directions, and its use as a start (spec ivt §2.4, §2.7).
+"""The released IVT checkpoint, both directions, and ViT and BERT as the start of its training.
 
 A fine-tuned file holds the trunk (`encoder_vl.*`) and tensors that nothing reads; a pre-training
 file the trunk, the fusion encoder and its heads.
@@ -6,20 +6,20 @@ file the trunk, the fusion encoder and its heads.
 
 import re
 from collections.abc import Mapping
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 
+from tipr_jax.param_tree import flatten, unflatten
 from tipr_jax.pretrained import bert, key_table, timm_vit
+from tipr_jax.pretrained.converter import Converted, Converter
 from tipr_jax.pretrained.key_table import (
     HEAD_DIM,
     IDENTITY,
     LEADING_ONE,
     Row,
     StateDict,
-    flatten,
     linear,
-    unflatten,
 )
 
 FUSION = "encoder_fusion.bert."
@@ -34,7 +34,6 @@ INERT = re.compile(
 WORD_TABLE = f"{FUSION}embeddings.word_embeddings.weight"  # the same tensor as the decoder's weight
 
 PREFIX = "module."  # of every key, if trained with DistributedDataParallel
-POSITION_TABLES = ("encoder/pos_embed", "encoder/type_embed")
 
 
 def table(head_dim: int = HEAD_DIM) -> list[Row]:
@@ -91,6 +90,8 @@ def infer_config(
     Raises:
       ValueError: as `from_torch`, or if the positional embedding has another number of rows.
     """
+    from tipr_jax.nn.pos_embed import patch_grid
+
     state_dict = _used(state_dict)
     sizes = key_table.read_sizes(state_dict, _present(state_dict, head_dim))
     config = {
@@ -101,7 +102,7 @@ def infer_config(
         "depth": sizes["encoder"],
         "heads": sizes["W"] // head_dim,
     } | bert.text_sizes(sizes)
-    rows, cols = grid_of(config)
+    rows, cols = patch_grid(image_size, config["patch"], config["stride"])
     if sizes["N"] != 1 + rows * cols:
         raise ValueError(
             f"the positional embedding has {sizes['N']} rows, but image_size {list(image_size)} "
@@ -112,83 +113,6 @@ def infer_config(
         pretraining = {"losses": ("itc", "itm", "mlm"), "levels": ("sentence",), "mask": "none"}
         config |= {"fusion_depth": sizes["fusion"], "fusion_ffn": sizes["F"]} | pretraining
     return config
-
-
-def grid_of(config: Mapping[str, Any]) -> tuple[int, int]:
-    """Rows and columns of patches, from the fields image_size, patch and stride."""
-    rows, cols = ((n - config["patch"]) // config["stride"] + 1 for n in config["image_size"])
-    return rows, cols
-
-
-class HandOver(NamedTuple):
-    """Where each parameter of the new model comes from: {path: what happened}."""
-
-    params: dict[str, Any]
-    log: dict[str, str]
-
-
-def hand_over(
-    loaded: Mapping[str, Any],
-    fresh: Mapping[str, Any],
-    *,
-    source_grid: tuple[int, int],
-    target_grid: tuple[int, int],
-    as_official: bool = False,
-) -> HandOver:
-    """`fresh` parameters with the values of `loaded` in their places.
-
-    The two positional tables of the image are resized where the grids of patches differ. With
-    `as_official` they then keep their fresh values, as released: there, fine-tuning at stride 12
-    silently loses the tables that pre-training at stride 16 has learned.
-
-    Args:
-      loaded: parameters of a pre-trained model, or a part of one (converted BERT or ViT weights).
-      fresh: parameters of the new model, numpy or jax arrays.
-      source_grid, target_grid: (rows, columns) of patches, see `grid_of`.
-      as_official: do not resize.
-
-    Returns:
-      params: numpy arrays where something was taken, else the entries of `fresh`.
-      log: every path of both trees -> "taken", "resized 24x8 -> 31x10", "fresh" (with the reason)
-        or "unused" (the new model has no such head).
-
-    Raises:
-      ValueError: any other tensor whose shape differs; lists them.
-    """
-    given, wanted = flatten(loaded), flatten(fresh)
-    params, log, wrong = dict(wanted), {}, []
-    grids = "{}x{} -> {}x{}".format(*source_grid, *target_grid)
-    for path in sorted(given | wanted):
-        if path not in wanted:
-            log[path] = "unused"
-        elif path not in given:
-            log[path] = "fresh"
-        elif path in POSITION_TABLES and tuple(source_grid) != tuple(target_grid):
-            if as_official:
-                log[path] = f"fresh (as_official: not resized {grids})"
-            else:
-                params[path] = _resized(path, given[path], source_grid, target_grid)
-                log[path] = f"resized {grids}"
-        elif np.shape(given[path]) != np.shape(wanted[path]):
-            shapes = list(np.shape(given[path])), list(np.shape(wanted[path]))
-            wrong.append("{}: {} given, {} expected".format(path, *shapes))
-        else:
-            params[path], log[path] = np.asarray(given[path]), "taken"
-    if wrong:
-        raise ValueError(
-            f"{len(wrong)} parameters do not fit the model ({'; '.join(wrong[:3])}); "
-            "set config.model and config.data.image_size to the sizes of the pre-trained one"
-        )
-    return HandOver(unflatten(params), log)
-
-
-def _resized(path: str, table: Any, source: tuple[int, int], target: tuple[int, int]) -> np.ndarray:
-    from tipr_jax.nn.pos_embed import resize_pos_embed
-
-    try:
-        return np.asarray(resize_pos_embed(np.asarray(table), target, source))
-    except ValueError as error:
-        raise ValueError(f"{path}: {error}") from None
 
 
 def _used(state_dict: Mapping[str, np.ndarray]) -> StateDict:
@@ -208,3 +132,47 @@ def _present(state_dict: Mapping[str, np.ndarray], head_dim: int) -> list[Row]:
     starts = {"fusion": FUSION, "mlm_head": HEAD, "itm_head": "itm.", "temperature": "temp"}
     absent = {p for p, s in starts.items() if not any(key.startswith(s) for key in state_dict)}
     return [row for row in table(head_dim) if row.path.split("/")[0] not in absent]
+
+
+def convert(state_dict: StateDict, image_size: tuple[int, int], stride: int | None) -> Converted:
+    """Released IVT state dict -> (parameters, fields of models.ivt.Config)."""
+    return from_torch(state_dict), infer_config(state_dict, image_size, stride)
+
+
+def convert_vit_and_bert(
+    image: StateDict, text: StateDict, image_size: tuple[int, int], stride: int | None
+) -> Converted:
+    """timm ViT and BERT -> (where IVT's training starts; fields of models.ivt.Config).
+
+    `type_embed` has no source and starts fresh.
+    """
+    (visual, sizes), (textual, text_sizes) = (
+        timm_vit.convert(image, image_size, stride),
+        bert.convert(text, image_size, stride),
+    )
+    for name in ("width", "depth"):
+        if sizes[name] != text_sizes[name]:
+            raise ValueError(
+                f"{name} of the ViT is {sizes[name]}, of the BERT {text_sizes[name]}; they share "
+                "one transformer, so take two models of one size"
+            )
+    return unflatten(flatten(visual) | flatten(textual)), text_sizes | sizes
+
+
+CONVERTERS = {
+    "ivt": Converter(
+        method="ivt",
+        forward=convert,
+        reverse=to_torch,
+        help="a checkpoint of the released IVT, fine-tuned or pre-training. With --reverse: the "
+        "official names again, without tensors that the released model never reads (its loader "
+        "does not miss them).",
+    ),
+    "ivt_init": Converter(
+        method="ivt",
+        forward=convert_vit_and_bert,
+        sources=2,
+        help="--input: timm's ViT (jx_vit_base_p16_224), --text: BERT-base-uncased. Start of IVT's "
+        "training and pre-training; positions resized as above.",
+    ),
+}

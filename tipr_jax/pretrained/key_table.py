@@ -12,6 +12,8 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from tipr_jax.param_tree import flatten, unflatten
+
 HEAD_DIM = 64  # of every attention in the CLIP family
 
 StateDict = dict[str, np.ndarray]
@@ -189,26 +191,6 @@ def torch_keys(
         else:
             keys[row.key] = (row, None)
     return keys
-
-
-def flatten(tree: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    """Nested dict -> {"a/b/c": leaf}."""
-    flat = {}
-    for name, value in tree.items():
-        nested = isinstance(value, Mapping)
-        flat |= flatten(value, f"{prefix}{name}/") if nested else {prefix + name: value}
-    return flat
-
-
-def unflatten(flat: Mapping[str, Any]) -> dict[str, Any]:
-    tree: dict[str, Any] = {}
-    for path, value in flat.items():
-        *parents, name = path.split("/")
-        node = tree
-        for parent in parents:
-            node = node.setdefault(parent, {})
-        node[name] = value
-    return tree
 
 
 def _match(

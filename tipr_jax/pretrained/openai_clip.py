@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 
 from tipr_jax.pretrained import key_table
+from tipr_jax.pretrained.converter import Converted, Converter
 from tipr_jax.pretrained.key_table import CONV, IDENTITY, Row, StateDict, blocks, layer_norm
 
 # Shape letters: W vision width, T text width, C shared embedding, p patch, N 1 + patches,
@@ -116,3 +117,29 @@ def _from_hugging_face(state_dict: Mapping[str, np.ndarray]) -> StateDict:
             kind = key.rsplit(".", 1)[1]
             renamed[key.replace(f"self_attn.q_proj.{kind}", f"attn.in_proj_{kind}")] = packed
     return renamed
+
+
+def convert(state_dict: StateDict, image_size: tuple[int, int], stride: int | None) -> Converted:
+    """CLIP state dict -> (both towers, image positions resized; fields of models.irra.Config).
+
+    The config lacks what CLIP does not decide: losses, heads, number of persons.
+    """
+    from tipr_jax.nn.pos_embed import patch_grid, resize_pos_embed
+
+    params, config = from_torch(state_dict), infer_config(state_dict)
+    stride = stride or config["patch"]
+    grid = patch_grid(image_size, config["patch"], stride)
+    image_encoder = params["image_encoder"]
+    image_encoder["pos_embed"] = np.asarray(resize_pos_embed(image_encoder["pos_embed"], grid))
+    return params, config | {"image_size": tuple(image_size), "stride": stride}
+
+
+CONVERTERS = {
+    "openai_clip": Converter(
+        method="irra",
+        forward=convert,
+        help="CLIP with a ViT image encoder: OpenAI's .pt, or CLIPModel .safetensors from Hugging "
+        "Face. Gives the two towers; the image positions are resized to --image_size and --stride. "
+        "A start for every method with CLIP towers.",
+    )
+}

@@ -6,6 +6,7 @@ from typing import Any
 import numpy as np
 
 from tipr_jax.pretrained import key_table
+from tipr_jax.pretrained.converter import Converted, Converter
 from tipr_jax.pretrained.key_table import (
     CONV,
     HEAD_DIM,
@@ -13,6 +14,7 @@ from tipr_jax.pretrained.key_table import (
     LEADING_ONE,
     LEADING_ONES,
     Row,
+    StateDict,
     attention_layout,
     layer_norm,
     linear,
@@ -62,3 +64,22 @@ def infer_config(state_dict: Mapping[str, np.ndarray], head_dim: int = HEAD_DIM)
 
 def _used(state_dict: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
     return {k: v for k, v in state_dict.items() if not any(part in k for part in IGNORED)}
+
+
+def convert(state_dict: StateDict, image_size: tuple[int, int], stride: int | None) -> Converted:
+    """timm ViT -> (IVT's image and shared parts, positions resized; fields of its Config)."""
+    from tipr_jax.nn.pos_embed import patch_grid, resize_pos_embed
+
+    params, sizes = from_torch(state_dict), infer_config(state_dict)
+    config = {**sizes, "image_size": tuple(image_size), "stride": stride or sizes["patch"]}
+    grid = patch_grid(image_size, sizes["patch"], config["stride"])
+    encoder = params["encoder"]
+    encoder["pos_embed"] = np.asarray(resize_pos_embed(encoder["pos_embed"], grid))
+    return params, config
+
+
+CONVERTERS = {
+    "timm_vit": Converter(
+        method="ivt", forward=convert, help="timm's ViT alone (jx_vit_base_p16_224), for IVT."
+    )
+}

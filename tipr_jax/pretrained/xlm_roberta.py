@@ -6,8 +6,9 @@ from typing import Any
 
 import numpy as np
 
-from tipr_jax.pretrained import bert, key_table
+from tipr_jax.pretrained import beit, bert, key_table
 from tipr_jax.pretrained.bi_irra import DECODER, HEAD, head_table, position_sizes, text_table
+from tipr_jax.pretrained.converter import Converted, Converter
 from tipr_jax.pretrained.key_table import HEAD_DIM, Row, StateDict
 
 IGNORED = re.compile(r"\.position_ids$|^pooler\.|^lm_head\.decoder\.")  # the decoder is tied
@@ -60,3 +61,45 @@ def _rows(state_dict: Mapping[str, np.ndarray], head_dim: int) -> list[Row]:
     if f"{HEAD}bias" in state_dict:
         rows += [row for row in head_table() if row.key != DECODER]
     return rows
+
+
+def convert(
+    state_dict: StateDict, image_size: tuple[int, int] | None, stride: int | None
+) -> Converted:
+    """XLM-R -> (Bi-IRRA's text tower and word head, fields of models.bi_irra.Config)."""
+    del image_size, stride
+    return from_torch(state_dict), infer_config(state_dict)
+
+
+def convert_with_beit(
+    image: StateDict, text: StateDict, image_size: tuple[int, int] | None, stride: int | None
+) -> Converted:
+    """BEiT v2 and XLM-R -> (both towers, fields of models.bi_irra.Config); no fusion encoder."""
+    visual, sizes = beit.convert(image, image_size, stride)
+    textual, text_sizes = convert(text, image_size, stride)
+    if sizes["width"] != text_sizes["width"]:
+        raise ValueError(
+            f"width of the BEiT is {sizes['width']}, of the XLM-R {text_sizes['width']}; the "
+            "fusion encoder reads both, so take two models of one width"
+        )
+    return visual | textual, text_sizes | sizes
+
+
+CONVERTERS = {
+    "xlm_roberta": Converter(
+        method="bi_irra",
+        forward=convert,
+        image_size=None,
+        test_resize="bicubic",
+        help="XLM-R alone, for Bi-IRRA.",
+    ),
+    "bi_irra_init": Converter(
+        method="bi_irra",
+        forward=convert_with_beit,
+        image_size=None,
+        sources=2,
+        test_resize="bicubic",
+        help="--input: BEiT v2, --text: XLM-R. A start for Bi-IRRA without X2-VLM; the fusion "
+        "encoder is fresh.",
+    ),
+}

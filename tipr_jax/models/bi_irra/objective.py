@@ -1,4 +1,4 @@
-"""Bi-IRRA's training: which tokens each loss reads, and the losses (spec bi_irra §2-3)."""
+"""Bi-IRRA's training: which tokens each loss reads, and the losses (sections III-B to III-D)."""
 
 from collections.abc import Sequence
 from typing import NamedTuple
@@ -11,7 +11,8 @@ from tipr_jax.losses.classification import cross_entropy
 from tipr_jax.losses.contrastive import sdm_loss
 from tipr_jax.losses.distill import attention_divergence, cosine_distance, smooth_l1_distance
 from tipr_jax.losses.matching import hard_negatives, matching_loss, soft_itc_loss, take_rows
-from tipr_jax.models.bi_irra import SIDES, BiIrra, Config, text_mask
+from tipr_jax.models.bi_irra.config import SIDES, Config
+from tipr_jax.models.bi_irra.model import BiIrra, text_mask
 from tipr_jax.nn.noise import fold_in
 from tipr_jax.nn.views import interleave, separate, view_keys
 

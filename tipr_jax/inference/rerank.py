@@ -8,73 +8,50 @@ devices does not grow with the data, and per block every image crosses to them o
 
 from collections.abc import Callable, Iterable, Iterator
 from itertools import islice
-from typing import Any
 
 import jax
-import jax.numpy as jnp
 import numpy as np
-from flax import nnx
 from tqdm import tqdm
 
 from tipr_jax.batch import Batch
-from tipr_jax.experiment import Experiment, compute_policy
-from tipr_jax.models.bi_irra import text_mask
-from tipr_jax.sharding import (
-    batch_shards,
-    check_batch_size,
-    process_rows,
-    put_batch,
-    put_params,
-)
+from tipr_jax.inference.encoders import Encoders, TextTokens, padded
+from tipr_jax.models.method import Params
+from tipr_jax.sharding import batch_shards, check_batch_size, process_rows, put_batch, put_params
 
 BLOCK_QUERIES = 1024  # 120 MB of text tokens in bfloat16, at 77 tokens of width 768
 TILE_IMAGES = 256  # 77 MB of image tokens, at 197
 
 
-def can_match(exp: Experiment) -> bool:
-    """Whether the model has what `match` needs."""
-    return "itm_head" in exp.abstract_params
-
-
 class Reranker:
-    """Scores pairs with `model.match`, `config.eval.rerank_pairs` at a time over all devices.
+    """Scores (text, image) pairs by the model's matching head.
 
     Every process holds all image tokens, works on its devices' share of each pair batch and gets
-    all scores. `check` is called before every batch of pairs; what it raises ends the work.
+    all scores.
+
+    Args:
+      encoders: of a model that can match.
+      text_rows: rows of a text batch, over all devices.
+      pairs: how many pairs to score at a time, over all devices.
+      check: called before every batch of pairs; what it raises ends the work.
 
     Raises:
       ValueError: the pairs cannot be cut evenly over the devices.
     """
 
-    def __init__(self, exp: Experiment, check: Callable[[], None] = lambda: None):
-        self.exp, self.check = exp, check
-        self.pairs = exp.config.eval.rerank_pairs
-        check_batch_size("eval.rerank_pairs", self.pairs, exp.mesh, exp.rules)
-        dtype = compute_policy(exp.config, exp.mesh, exp.rules).compute
-        params, rows, whole = exp.param_shardings, exp.batch_sharding, exp.replicated
-
-        def encode_image(params: Any, image: jax.Array) -> tuple[jax.Array, jax.Array]:
-            model = nnx.merge(exp.graphdef, params)
-            tokens = model.image_tokens(image)
-            return model.image_feature(tokens), tokens.astype(dtype)
-
-        def encode_text(params: Any, text_ids: jax.Array) -> tuple[jax.Array, jax.Array]:
-            tokens = nnx.merge(exp.graphdef, params).text_tokens(text_ids)
-            return tokens.astype(dtype), text_mask(text_ids)
-
-        def match(params: Any, image: jax.Array, text: tuple, row: dict) -> jax.Array:
-            model, (tokens, mask) = nnx.merge(exp.graphdef, params), text
-            return model.match(image[row["image"]], tokens[row["text"]], mask[row["text"]])
-
-        # Fusion computes in this dtype anyway, so that tokens lose nothing by being stored in it.
-        self.encode_image = jax.jit(encode_image, in_shardings=(params, rows), out_shardings=whole)
-        self._encode_text = jax.jit(encode_text, in_shardings=(params, rows), out_shardings=whole)
-        self._match = jax.jit(match, in_shardings=(params, whole, whole, rows), out_shardings=whole)
-        self._join = jax.jit(lambda *x: jax.tree.map(_concatenate, *x), out_shardings=whole)
+    def __init__(
+        self,
+        encoders: Encoders,
+        *,
+        text_rows: int,
+        pairs: int,
+        check: Callable[[], None] = lambda: None,
+    ):
+        self.encoders, self.text_rows, self.pairs, self.check = encoders, text_rows, pairs, check
+        check_batch_size("eval.rerank_pairs", pairs, encoders.mesh, encoders.rules)
 
     def __call__(
         self,
-        params: Any,
+        params: Params,
         text_batches: Iterable[Batch],
         image_tokens: np.ndarray,
         candidates: np.ndarray,
@@ -84,12 +61,12 @@ class Reranker:
 
         Args:
           params: of the model without training heads.
-          text_batches: this process's rows of the batches of all queries, of `eval.batch_size`.
-          image_tokens: [G,1+P,D], what `encode_image` gives besides the features.
+          text_batches: this process's rows of the batches of all queries, `text_rows` each.
+          image_tokens: [G,1+P,D], from `Encoders.image_tokens`.
           candidates: int [Q,k], rows of `image_tokens`.
           what: names the progress bar.
         """
-        size, count = self.exp.config.eval.batch_size, len(candidates)
+        size, count = self.text_rows, len(candidates)
         batches = min(max(1, BLOCK_QUERIES // size), -(-count // size))
         texts = (self._texts(params, batch) for batch in text_batches)
         logits = np.empty((*candidates.shape, 2), np.float32)
@@ -98,7 +75,7 @@ class Reranker:
         ) as bar:
             for first in range(0, count, batches * size):
                 parts = list(islice(texts, batches))
-                text = self._join(*parts, *parts[:1] * (batches - len(parts)))  # one shape
+                text = self.encoders.join(*parts, *parts[:1] * (batches - len(parts)))  # one shape
                 block = slice(first, first + batches * size)
                 flat = logits[block].reshape(-1, 2)  # a view
                 scored = self._scored(params, text, image_tokens, candidates[block])
@@ -107,16 +84,16 @@ class Reranker:
                     bar.update(len(pairs))
         return logits
 
-    def _texts(self, params: Any, batch: Batch) -> tuple[jax.Array, jax.Array]:
-        batch = put_batch({"text_ids": batch["text_ids"]}, self.exp.batch_sharding)
-        return self._encode_text(params, batch["text_ids"])
+    def _texts(self, params: Params, batch: Batch) -> TextTokens:
+        text_ids = self.encoders.put_rows({"text_ids": batch["text_ids"]})["text_ids"]
+        return self.encoders.text_tokens(params, text_ids)
 
     def _scored(
-        self, params: Any, text: tuple, image_tokens: np.ndarray, candidates: np.ndarray
+        self, params: Params, text: TextTokens, image_tokens: np.ndarray, candidates: np.ndarray
     ) -> Iterator[tuple[np.ndarray, jax.Array]]:
         """(pairs int [n], their logits [>=n,2]): a pair is an index into the flat candidates."""
         tile = min(TILE_IMAGES, len(image_tokens))
-        shards = batch_shards(self.exp.mesh, self.exp.rules)
+        shards = batch_shards(self.encoders.mesh, self.encoders.rules)
         size = min(self.pairs, -(-candidates.size // shards) * shards)
         image_row = candidates.reshape(-1)
         by_tile = np.argsort(image_row // tile, kind="stable")
@@ -125,7 +102,7 @@ class Reranker:
             if start == stop:
                 continue
             tokens = image_tokens[number * tile : (number + 1) * tile]
-            image = put_params(_padded(tokens, tile), self.exp.replicated)
+            image = put_params(padded(tokens, tile), self.encoders.whole)
             for first in range(start, stop, size):
                 self.check()
                 pairs = by_tile[first : min(first + size, stop)]
@@ -133,23 +110,12 @@ class Reranker:
                     "image": image_row[pairs] - number * tile,
                     "text": pairs // candidates.shape[1],
                 }
-                yield pairs, self._match(params, image, text, self._put(row, size))
+                yield pairs, self.encoders.match(params, image, text, self._put(row, size))
 
     def _put(self, row: dict[str, np.ndarray], size: int) -> dict[str, jax.Array]:
-        mine = process_rows(self.exp.batch_sharding, size)
-        local = {key: _padded(x.astype(np.int32), size)[mine] for key, x in row.items()}
-        return put_batch(local, self.exp.batch_sharding)
-
-
-def _concatenate(*parts: jax.Array) -> jax.Array:
-    return jnp.concatenate(parts)
-
-
-def _padded(x: np.ndarray, rows: int) -> np.ndarray:
-    """x with zeros up to `rows`."""
-    if len(x) == rows:
-        return x
-    return np.concatenate([x, np.zeros((rows - len(x), *x.shape[1:]), x.dtype)])
+        mine = process_rows(self.encoders.rows, size)
+        local = {key: padded(x.astype(np.int32), size)[mine] for key, x in row.items()}
+        return put_batch(local, self.encoders.rows)
 
 
 def _one_ahead(items: Iterable) -> Iterator:

@@ -1,0 +1,181 @@
+"""How parameters begin: shared ones taken, tables of positions resized, all else fresh."""
+
+import dataclasses
+
+import jax
+import numpy as np
+import pytest
+
+from tipr_jax.models import get_method, irra
+from tipr_jax.models.method import Method, from_positions
+from tipr_jax.nn.pos_embed import patch_grid, resize_pos_embed, resize_relative_bias
+from tipr_jax.param_tree import flatten, unflatten
+from tipr_jax.precision import DtypePolicy
+from tipr_jax.pretrained import start
+from tipr_jax.train_state import define_model
+
+TINY = {
+    "irra": {},
+    "ivt": dict(losses=("itc", "itm", "mlm"), levels=("sentence",), mask="none"),
+    "bi_irra": {},
+}
+TABLES = {  # what init_positions=resize must change, and by which function
+    "irra": {"image_encoder/pos_embed": resize_pos_embed},
+    "ivt": {"encoder/pos_embed": resize_pos_embed, "encoder/type_embed": resize_pos_embed},
+    "bi_irra": {"image_encoder/blocks/attn/position_bias": resize_relative_bias},
+}
+
+
+def tiny(name: str, **changes):
+    return get_method(name).config.tiny(**(TINY[name] | changes))
+
+
+def params_of(config, method: Method, seed: int = 0) -> dict:
+    """Random parameters of a model, placed as a run places them."""
+    init = define_model(method, config, DtypePolicy())[2]
+    shapes = jax.eval_shape(init, jax.random.key(0))
+    rng = np.random.default_rng(seed)
+    return jax.device_put(jax.tree.map(lambda x: np.float32(rng.normal(size=x.shape)), shapes))
+
+
+def begin(name, source, target, *, fields=None, as_official=False, source_method=None, loaded=None):
+    """(parameters that `target` begins with, fresh ones, those of `source`), flat."""
+    method, other = get_method(name), get_method(source_method or name)
+    loaded = params_of(source, other, 1) if loaded is None else loaded
+    fresh = params_of(target, method, 2)
+    result = start.take_over(
+        fresh,
+        loaded,
+        "here",
+        fields=dataclasses.asdict(source) if fields is None else fields,
+        source_method=source_method or name,
+        method=method,
+        target=target,
+        as_official=as_official,
+    )
+    return flatten(result), flatten(fresh), flatten(loaded)
+
+
+@pytest.mark.parametrize("name", TABLES)
+def test_resize_changes_the_tables_of_positions_and_nothing_else(name):
+    source, target = tiny(name, image_size=(32, 32)), tiny(name, image_size=(48, 16))
+    grids = [patch_grid(c.image_size, c.patch, getattr(c, "stride", c.patch)) for c in (source, target)]
+    found, _, loaded = begin(name, source, target)
+    for path, value in loaded.items():
+        if path in TABLES[name]:
+            value = TABLES[name][path](np.asarray(value), grids[1], grids[0])
+        np.testing.assert_array_equal(found[path], value, err_msg=path)
+
+
+@pytest.mark.parametrize("name", TABLES)
+def test_equal_grids_are_taken_as_they_are(name):
+    config = tiny(name)
+    found, _, loaded = begin(name, config, config)
+    assert set(found) == set(loaded)
+    for path, value in loaded.items():
+        np.testing.assert_array_equal(found[path], value, err_msg=path)
+
+
+def test_ivt_as_official_leaves_tables_fresh():
+    source, target = tiny("ivt", image_size=(32, 32)), tiny("ivt", image_size=(48, 16))
+    found, fresh, _ = begin("ivt", source, target, as_official=True)
+    for path in TABLES["ivt"]:
+        np.testing.assert_array_equal(found[path], fresh[path])
+
+
+def test_ivt_completes_a_part_of_the_trunk():
+    config = tiny("ivt")
+    whole = flatten(params_of(config, get_method("ivt"), 1))
+    part = unflatten({k: v for k, v in whole.items() if "type_embed" not in k and "fusion" not in k})
+    found, fresh, loaded = begin("ivt", config, config, loaded=part, fields={"width": config.width})
+    for path in found:
+        np.testing.assert_array_equal(found[path], loaded.get(path, fresh[path]), err_msg=path)
+
+
+def test_text_positions_are_cut_and_never_invented():
+    long, short = tiny("irra", text_length=16), tiny("irra", text_length=10)
+    found, _, loaded = begin("irra", long, short)
+    table = "text_encoder/pos_embed"
+    np.testing.assert_array_equal(found[table], loaded[table][:10])
+    with pytest.raises(ValueError, match="text_length is 16, but the source has 10"):
+        begin("irra", short, long)
+
+
+@pytest.mark.parametrize("name", ["irra", "bi_irra"])
+def test_a_classifier_of_other_identities_stays_behind(name):
+    losses = ("id", "sdm")
+    source, target = (tiny(name, losses=losses, num_persons=n) for n in (8, 5))
+    found, fresh, loaded = begin(name, source, target)
+    np.testing.assert_array_equal(found["classifier/kernel"], fresh["classifier/kernel"])
+    other = "image_encoder/patch_embed/kernel"
+    np.testing.assert_array_equal(found[other], loaded[other])
+
+
+@pytest.mark.parametrize("before", [("itc",), ("itc", "itm", "mim")], ids="-".join)
+@pytest.mark.parametrize("after", [("itc",), ("itc", "itm", "mim")], ids="-".join)
+def test_the_token_of_masked_patches_comes_and_goes(before, after):
+    quiet = dict(itm_mask_target="none")
+    source, target = (tiny("bi_irra", losses=losses, **quiet) for losses in (before, after))
+    found, fresh, loaded = begin("bi_irra", source, target)
+    assert ("image_encoder/mask_embed" in found) == ("mim" in after)
+    for path, value in found.items():
+        np.testing.assert_array_equal(value, loaded.get(path, fresh[path]), err_msg=path)
+
+
+def test_one_projection_is_the_start_of_every_language():
+    source = tiny("bi_irra")
+    target = tiny("bi_irra", languages=("en", "zh", "fr"), separate_target_proj=True)
+    found, _, loaded = begin("bi_irra", source, target)
+    for kernel in found["target_proj/kernel"]:
+        np.testing.assert_array_equal(kernel, loaded["target_proj/kernel"][0])
+
+
+def test_a_missing_parameter_is_an_error():
+    config = tiny("irra")
+    loaded = params_of(config, get_method("irra"), 1)
+    del loaded["image_encoder"]["patch_embed"]
+    with pytest.raises(ValueError, match="image_encoder/patch_embed/kernel: nothing given"):
+        begin("irra", config, config, loaded=loaded)
+
+
+def test_other_sizes_are_an_error():
+    source, target = tiny("irra", vision_depth=1), tiny("irra")
+    with pytest.raises(ValueError, match=r"parameters differ .*\[1, .*given, \[2, "):
+        begin("irra", source, target)
+
+
+@dataclasses.dataclass(frozen=True)
+class OtherConfig(irra.Config):
+    """A method with CLIP towers, but not IRRA."""
+
+    text_length: int = from_positions(10)
+
+
+OTHER = dataclasses.replace(irra.METHOD, config=OtherConfig)
+
+
+def test_a_converted_clip_starts_any_method_with_clip_towers(monkeypatch):
+    monkeypatch.setattr(start, "get_method", {"irra": irra.METHOD, "other": OTHER}.get)
+    start.check_kinship("irra", "other", "here")
+    source, target = tiny("irra", losses=("id", "sdm")), OtherConfig.tiny(losses=("id", "sdm"))
+    loaded = params_of(source, irra.METHOD, 1)
+    fresh = params_of(target, OTHER, 2)
+    result = start.take_over(
+        fresh,
+        loaded,
+        "here",
+        fields=dataclasses.asdict(source),
+        source_method="irra",
+        method=OTHER,
+        target=target,
+        as_official=False,
+    )
+    found = flatten(result)
+    for path, value in flatten(loaded).items():
+        expected = flatten(fresh)[path] if path.startswith("classifier") else value
+        np.testing.assert_array_equal(found[path], expected, err_msg=path)
+
+
+def test_methods_with_other_towers_are_refused():
+    with pytest.raises(ValueError, match="checkpoint of 'ivt', the config is for 'irra'"):
+        start.check_kinship("ivt", "irra", "here")

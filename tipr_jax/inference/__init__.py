@@ -1,0 +1,1 @@
+"""Trained models in use: encoders, the matching stage, models as directories."""
