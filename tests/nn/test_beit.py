@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 from flax import nnx
 
-from tipr_jax.nn.beit import Beit, relative_position_index, table_rows
+from tipr_jax.nn.beit import Beit, relative_position_index
+from tipr_jax.nn.pos_embed import num_relative_distance
 from tipr_jax.precision import DtypePolicy
 
 
@@ -28,7 +29,7 @@ def run(model: Beit, image: jax.Array, keys: jax.Array | None = None) -> jax.Arr
 @pytest.mark.parametrize("grid", [(3, 2), (1, 4), (5, 5)])
 def test_index_depends_on_the_offset_alone(grid):
     index, (rows, cols) = relative_position_index(grid), grid
-    n, at = table_rows(grid), [(r, c) for r in range(rows) for c in range(cols)]
+    n, at = num_relative_distance(grid), [(r, c) for r in range(rows) for c in range(cols)]
     assert index.max() == n - 1 and index[0, 0] == n - 1
     assert set(index[0, 1:]) == {n - 3} and set(index[1:, 0]) == {n - 2}
     by_offset = {}

@@ -12,7 +12,7 @@ from flax import nnx
 from tipr_jax.nn.attention import Projection
 from tipr_jax.nn.init import BlockInit, normal, uniform_fan_in
 from tipr_jax.nn.noise import drop_path
-from tipr_jax.nn.pos_embed import patch_grid
+from tipr_jax.nn.pos_embed import num_relative_distance, patch_grid
 from tipr_jax.nn.transformer import Mlp, gelu, layer_norm, scan_layers, stack
 from tipr_jax.nn.views import interleave, separate, view_keys
 from tipr_jax.nn.vit import PatchEmbed
@@ -22,18 +22,12 @@ from tipr_jax.sharding import EMBED, HEAD_DIM, HEADS
 LN_EPSILON = 1e-6
 
 
-def table_rows(grid: tuple[int, int]) -> int:
-    """Length of a relative position table: every offset, and three rows for the class token."""
-    rows, cols = grid
-    return (2 * rows - 1) * (2 * cols - 1) + 3
-
-
 def relative_position_index(grid: tuple[int, int]) -> np.ndarray:
     """int32 [1+P,1+P]: which row of the table a (query, key) pair of tokens reads."""
     rows, cols = grid
     r, c = (x.reshape(-1) for x in np.mgrid[:rows, :cols])
     down, right = r[:, None] - r[None, :] + rows - 1, c[:, None] - c[None, :] + cols - 1
-    n = table_rows(grid)
+    n = num_relative_distance(grid)
     index = np.empty((1 + rows * cols,) * 2, np.int32)
     index[1:, 1:] = down * (2 * cols - 1) + right
     index[0, :], index[:, 0], index[0, 0] = n - 3, n - 2, n - 1
@@ -66,7 +60,7 @@ class RelativeAttention(nnx.Module):
         self.q_bias = nnx.Param(jnp.zeros((heads, dim), policy.param), axes=axes)
         self.v_bias = nnx.Param(jnp.zeros((heads, dim), policy.param), axes=axes)
         self.position_bias = nnx.Param(
-            jnp.zeros((table_rows(grid), heads), policy.param), axes=(None, HEADS)
+            jnp.zeros((num_relative_distance(grid), heads), policy.param), axes=(None, HEADS)
         )
         self.out = Projection(
             (heads, dim, width), (*axes, EMBED), (width,), init.out, policy, rngs=rngs
