@@ -38,7 +38,6 @@ def paper() -> ConfigDict:
     config.data.source = "en"
     config.data.target = "zh"  # zh | fr | de
     # Beyond the paper: config.data.languages = ("en", "zh", "fr", "de"), several targets at once.
-    config.data.columns = "two_languages"
     config.data.test_resize = "bicubic"
     config.data.image_size = (224, 224)
     config.data.text_length = 77

@@ -98,9 +98,6 @@ def _data(config: ConfigDict) -> None:
     # Bi-IRRA: an XLM-R); "train": one made from the captions. A run keeps it, and hands it on to
     # runs that start there.
     config.data.vocab = ""
-    # What a batch holds besides, drawn anew in every epoch: text_levels (IVT) | masked_words |
-    # two_languages (Bi-IRRA).
-    config.data.columns = ""
     # With name "image_text" training reads these JSON lists of {image, caption}, whose paths start
     # at image_root ("": beside the list), and evaluation the data set eval_name.
     config.data.caption_lists = ()

@@ -52,7 +52,6 @@ def paper() -> ConfigDict:
     config.data.batch_size = 28  # pairs; every level shows them once more
     config.data.sampler = "identity"
     config.data.train_resize = "bicubic"
-    config.data.columns = "text_levels"
 
     config.eval.select_by = "R1+mAP"
 
@@ -85,7 +84,6 @@ def pretrain(config: ConfigDict) -> None:
     One text and one view per pair, no removed tokens, patches side by side.
     """
     config.data.name = "image_text"
-    config.data.columns = "masked_words"
     config.data.cache = False  # millions of images, read in order of the lists once per epoch
     config.data.text_length = 50
     config.data.batch_size = 512
@@ -135,7 +133,7 @@ def quickstart(config: ConfigDict) -> None:
     there.
     """
     finetune_quickstart(config)
-    config.warm_start.data = {"columns": "", "sampler": "random", "last_batch": "drop"}
+    config.warm_start.data = {"sampler": "random", "last_batch": "drop"}
     config.warm_start.model = CONTRAST
     config.warm_start.optimizer = {"learning_rate": 1e-3}
     config.warm_start.schedule = {"num_epochs": 12, "warmup_epochs": 1, "start_lr": 1e-5}

@@ -1,40 +1,64 @@
-"""The batch columns that a method draws on the host anew in every epoch, by `config.data.columns`.
+"""What a batch holds besides images and captions: one function per column spec of `tipr_jax.batch`.
 
-Each entry of COLUMNS makes a `pipeline.DrawnColumns` of the train split; see
-`tipr_jax.models.Method.columns` for what a model asks for.
+`draw_columns(spec, source)` chooses by the type of the spec. A spec that is defined elsewhere joins
+with `@draw_columns.register`.
 """
 
-from collections.abc import Callable
-from typing import Any
+import dataclasses
+import functools
+from collections.abc import Callable, Sequence
 
 import numpy as np
 
 from data_pipelines import attributes
 from data_pipelines.annotations import Split
-from data_pipelines.pipeline import DrawnColumns
+from data_pipelines.patch_masks import PatchMasks
 from data_pipelines.span_masking import MaskedColumns
 from data_pipelines.text_levels import LevelColumns, LevelTexts
-from data_pipelines.two_languages import TwoLanguageColumns
+from data_pipelines.two_languages import TranslatedColumns
+from tipr_jax.batch import (
+    ColumnSpec,
+    MaskedPatches,
+    MaskedWords,
+    PairIndex,
+    TextLevels,
+    Translations,
+)
+
+# (rows int [b], -1 for padding; epoch; places int [b] of the rows in the order of the epoch, across
+# processes) -> the columns of the rows.
+DrawnColumns = Callable[[np.ndarray, int, np.ndarray], dict[str, np.ndarray]]
 
 
-def text_levels(split: Split, tokenizer: Callable, config: Any, root: str) -> DrawnColumns:
-    """word_ids and phrase_ids of IVT (spec ivt §3.2)."""
-    known = None
-    if config.data.name == "cuhk_pedes":  # the others' word level is a clause
-        known = attributes.load_or_write(root, {"train": split})["train"]
-    texts = LevelTexts(split, known, config.seed)
-    return _of_row(LevelColumns(texts, tokenizer, config.data.text_length))
+@dataclasses.dataclass(frozen=True)
+class ColumnSource:
+    """What the draws of a column may read.
+
+    split: the train split; tokenizer: (texts, length) -> int32 [N, length]; languages: of the run,
+    the source first, () for one language; name and root: of the data set.
+    """
+
+    split: Split
+    tokenizer: Callable[[Sequence[str], int], np.ndarray]
+    text_length: int
+    batch_size: int
+    seed: int
+    languages: tuple[str, ...]
+    name: str
+    root: str
 
 
-def masked_words(split: Split, tokenizer: Callable, config: Any, root: str) -> DrawnColumns:
-    """mlm_ids, mlm_positions and mlm_labels of IVT's pre-training (spec ivt §8)."""
-    length = config.data.text_length
-    return _of_row(MaskedColumns(split.caption, tokenizer, length, config.seed))
+@functools.singledispatch
+def draw_columns(spec: ColumnSpec, source: ColumnSource) -> DrawnColumns:
+    """The function that draws the columns of `spec`.
 
-
-def two_languages(split: Split, tokenizer: Callable, config: Any, root: str) -> DrawnColumns:
-    """Target captions, masked words of both languages and patch masks of Bi-IRRA."""
-    return TwoLanguageColumns(split, tokenizer, config)
+    Raises:
+      ValueError: nothing draws this type of spec; the data lacks what the spec needs.
+    """
+    raise ValueError(
+        f"no input pipeline for the columns {type(spec).__name__}; write one with "
+        "@data_pipelines.columns.draw_columns.register"
+    )
 
 
 def _of_row(columns: Callable[[np.ndarray, int], dict[str, np.ndarray]]) -> DrawnColumns:
@@ -42,22 +66,54 @@ def _of_row(columns: Callable[[np.ndarray, int], dict[str, np.ndarray]]) -> Draw
     return lambda rows, epoch, places: columns(rows, epoch)
 
 
-COLUMNS: dict[str, Callable[..., DrawnColumns]] = {
-    "text_levels": text_levels,
-    "masked_words": masked_words,
-    "two_languages": two_languages,
-}
+@draw_columns.register
+def _(spec: TextLevels, source: ColumnSource) -> DrawnColumns:
+    known = None
+    if source.name == attributes.NAME:  # in the other data sets the word level is a clause
+        known = attributes.load_or_write(source.root, {"train": source.split})["train"]
+    texts = LevelTexts(source.split, known, source.seed)
+    return _of_row(LevelColumns(texts, source.tokenizer, source.text_length, spec.levels))
 
 
-def make_columns(split: Split, tokenizer: Callable, config: Any, root: str) -> DrawnColumns | None:
-    """The drawn columns that `config.data.columns` names, "" is none; root: of the data set.
+@draw_columns.register
+def _(spec: MaskedWords, source: ColumnSource) -> DrawnColumns:
+    return _of_row(
+        MaskedColumns(
+            source.split.caption,
+            source.tokenizer,
+            source.text_length,
+            source.seed,
+            spec,
+            source.split.language,
+        )
+    )
 
-    Raises:
-      ValueError: an unknown name, or a config that they cannot be drawn with.
-    """
-    name = config.data.columns
-    if not name:
-        return None
-    if name not in COLUMNS:
-        raise ValueError(f"data.columns is {name!r}, expected one of {sorted(COLUMNS)} or ''")
-    return COLUMNS[name](split, tokenizer, config, root)
+
+@draw_columns.register
+def _(spec: Translations, source: ColumnSource) -> DrawnColumns:
+    return _of_row(
+        TranslatedColumns(
+            source.split,
+            source.tokenizer,
+            source.text_length,
+            source.seed,
+            source.languages,
+            spec,
+        )
+    )
+
+
+@draw_columns.register
+def _(spec: MaskedPatches, source: ColumnSource) -> DrawnColumns:
+    group = min(spec.row_group, source.batch_size)
+    masks = PatchMasks(spec.law, spec.grid, spec.ratio, group, source.seed)
+
+    def draw(rows: np.ndarray, epoch: int, places: np.ndarray) -> dict[str, np.ndarray]:
+        return {"patch_mask": masks(epoch, places) & (rows >= 0)[:, None]}
+
+    return draw
+
+
+@draw_columns.register
+def _(spec: PairIndex, source: ColumnSource) -> DrawnColumns:
+    return _of_row(lambda rows, epoch: {"pair_id": rows.astype(np.int32)})

@@ -2,16 +2,17 @@
 
 import logging
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import numpy as np
 
 from data_pipelines import pipeline
 from data_pipelines.annotations import Split, load_dataset
-from data_pipelines.columns import make_columns
+from data_pipelines.columns import ColumnSource, DrawnColumns, draw_columns
+from data_pipelines.draws import generator
 from data_pipelines.image_text import load_image_text
-from tipr_jax.batch import Batch
+from tipr_jax.batch import Batch, ColumnSpec
 from tipr_jax.languages import languages_of
 
 log = logging.getLogger("tipr_jax")
@@ -94,10 +95,21 @@ class DataModule:
     def _in_targets(self, split: str) -> list[str]:
         return [f"{split}_{language}" for language in self.languages[1:]]
 
-    def train_batches(self, start_step: int, rows: np.ndarray | None = None) -> Iterator[Batch]:
+    @property
+    def num_pairs(self) -> int:
+        """Number of (image, caption) pairs of the train split."""
+        return len(self.splits["train"].caption)
+
+    def train_batches(
+        self,
+        start_step: int,
+        rows: np.ndarray | None = None,
+        columns: Sequence[ColumnSpec] = (),
+    ) -> Iterator[Batch]:
         """Endless batches from `start_step` on, a pure function of (seed, step).
 
-        rows: which rows of each global batch to read, here and below; None: all.
+        rows: which rows of each global batch to read, here and below; None: all. columns: what the
+        batches hold beside the common columns.
         """
         return pipeline.make_train_iter(
             self.splits["train"],
@@ -106,8 +118,43 @@ class DataModule:
             seed=self.config.seed,
             start_step=start_step,
             rows=rows,
-            drawn=make_columns(self.splits["train"], self.tokenizer, self.config, self.root),
+            drawn=self._drawn(columns, self.config.seed),
         )
+
+    def pair_pass(
+        self, epoch: int, rows: np.ndarray | None = None, columns: Sequence[ColumnSpec] = ()
+    ) -> Iterator[Batch]:
+        """Every training pair once, whatever the sampler; the order and all draws are its own.
+
+        A pure function of (seed, epoch); the last batch is padded.
+        """
+        seed = generator("pair pass", self.config.seed, epoch).getrandbits(31)
+        return pipeline.make_pair_iter(
+            self.splits["train"],
+            self.tokenizer,
+            self.cfg,
+            seed=seed,
+            rows=rows,
+            drawn=self._drawn(columns, seed),
+        )
+
+    def _drawn(self, columns: Sequence[ColumnSpec], seed: int) -> DrawnColumns:
+        source = ColumnSource(
+            split=self.splits["train"],
+            tokenizer=self.tokenizer,
+            text_length=self.cfg.text_length,
+            batch_size=self.cfg.batch_size,
+            seed=seed,
+            languages=self.languages,
+            name=self.cfg.name,
+            root=self.root,
+        )
+        every = [draw_columns(spec, source) for spec in columns]
+
+        def draw(chosen: np.ndarray, epoch: int, places: np.ndarray) -> Batch:
+            return {k: v for one in every for k, v in one(chosen, epoch, places).items()}
+
+        return draw
 
     def image_batches(self, split: str, rows: np.ndarray | None = None) -> Iterator[Batch]:
         return pipeline.make_image_iter(

@@ -21,9 +21,15 @@ import numpy as np
 
 from data_pipelines.annotations import Split
 from data_pipelines.image_source import ImageSource, image_source, uses_cache
-from data_pipelines.sampler import batch_rows, epoch_batches, steps_per_epoch
+from data_pipelines.sampler import batch_rows, epoch_batches, random_order, steps_per_epoch
 
-__all__ = ["make_image_iter", "make_text_iter", "make_train_iter", "steps_per_epoch"]
+__all__ = [
+    "make_image_iter",
+    "make_pair_iter",
+    "make_text_iter",
+    "make_train_iter",
+    "steps_per_epoch",
+]
 
 # A row indexes these arrays; the row -1 (padding) picks their extra last element.
 Columns = dict[str, np.ndarray]
@@ -86,6 +92,28 @@ def make_train_iter(
         return drawn(rows, epoch, index * data_cfg.batch_size + mine) if drawn else {}
 
     return _with_images(rows_at, range(start_step, 2**62), columns, split, data_cfg, drawn_at)
+
+
+def make_pair_iter(
+    split: Split,
+    tokenizer: Tokenizer,
+    data_cfg: Any,
+    *,
+    seed: int,
+    rows: np.ndarray | None = None,
+    drawn: DrawnColumns | None = None,
+) -> Iterator[dict[str, np.ndarray]]:
+    """Every pair of a split once, in a random order by `seed`; arguments as `make_train_iter`."""
+    mine = np.arange(data_cfg.batch_size) if rows is None else rows
+    order = random_order(len(split.caption), seed, 0)
+    batches = batch_rows(order, data_cfg.batch_size)[:, mine]
+
+    def drawn_at(step: int, rows: np.ndarray) -> dict[str, np.ndarray]:
+        return drawn(rows, 0, step * data_cfg.batch_size + mine) if drawn else {}
+
+    columns = _caption_columns(split, tokenizer, data_cfg)
+    steps = range(len(batches))
+    return _with_images(batches.__getitem__, steps, columns, split, data_cfg, drawn_at)
 
 
 def make_image_iter(

@@ -4,32 +4,17 @@ One law for IVT's pre-training (spec ivt §8: whole words) and Bi-IRRA (spec bi_
 generator is asked in the order of the released code, so that a seed gives the released masks.
 """
 
-import dataclasses
 import random
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
 
 from data_pipelines.draws import generator
-
-IGNORED = -100  # label of unused places
-
-
-@dataclasses.dataclass(frozen=True)
-class MaskingLaw:
-    """How many tokens are hidden, and by what; the defaults are IVT's pre-training."""
-
-    share: float = 0.25  # of the tokens, those at both ends included
-    max_masks: int = 8
-    span_probability: float = 0.2  # of starting a span of 2 to span_max tokens; else one token
-    span_max: int = 3
-    whole_words: bool = True  # spans are extended to them
-    mask_probability: float = 0.8  # a hidden token becomes the mask token ...
-    random_probability: float = 0.5  # ... or, of the rest, any of the vocabulary; else it stays
+from tipr_jax.batch import IGNORED, Column, MaskedWords
 
 
 def masked_positions(
-    length: int, law: MaskingLaw, rng: random.Random, continues: Sequence[bool] = ()
+    length: int, law: MaskedWords, rng: random.Random, continues: Sequence[bool] = ()
 ) -> list[int]:
     """Draws which of `length` tokens to hide; never token 0.
 
@@ -76,7 +61,7 @@ def _whole_words(start: int, stop: int, continues: Sequence[bool]) -> tuple[int,
 
 
 def hidden_tokens(
-    tokens: Sequence[int], law: MaskingLaw, rng: random.Random, mask_id: int, vocab_size: int
+    tokens: Sequence[int], law: MaskedWords, rng: random.Random, mask_id: int, vocab_size: int
 ) -> list[int]:
     """What stands in the place of each token to hide: mask, any of the vocabulary, or itself."""
     out = []
@@ -90,7 +75,7 @@ def hidden_tokens(
 
 
 def mask_texts(
-    text_ids: np.ndarray, rngs: Sequence[random.Random], tokenizer: Callable, law: MaskingLaw
+    text_ids: np.ndarray, rngs: Sequence[random.Random], tokenizer: Callable, law: MaskedWords
 ) -> dict[str, np.ndarray]:
     """Hides tokens of texts.
 
@@ -126,6 +111,7 @@ class MaskedColumns:
       length: L, tokens per text.
       seed: of the draws.
       law: how many tokens are hidden, and by what.
+      language: of the captions; "" in a data set of one language.
     """
 
     def __init__(
@@ -134,30 +120,28 @@ class MaskedColumns:
         tokenizer: Callable[[Sequence[str], int], np.ndarray],
         length: int,
         seed: int,
-        law: MaskingLaw | None = None,
+        law: MaskedWords | None = None,
+        language: str = "",
     ):
         self.captions, self.tokenizer, self.length, self.seed = captions, tokenizer, length, seed
-        self.law = law or MaskingLaw()
+        self.law, self.language = law or MaskedWords(), [language] if language else []
 
     def __call__(self, rows: np.ndarray, epoch: int) -> dict[str, np.ndarray]:
-        """Masked copies of the captions of `rows` int [b], as `mask_texts` gives them.
-
-        Padding rows (-1) have ids 0, positions 0 and labels -100.
-        """
+        """Masked copies of the captions of `rows` int [b], as `mask_texts` gives them."""
         there = rows[rows >= 0].tolist()
         text_ids = self.tokenizer([self.captions[row] for row in there], self.length)
-        rngs = [generator("mask words", self.seed, epoch, row) for row in there]
-        return spread(mask_texts(text_ids, rngs, self.tokenizer, self.law), rows >= 0)
+        rngs = [generator("mask words", self.seed, epoch, row, *self.language) for row in there]
+        columns = mask_texts(text_ids, rngs, self.tokenizer, self.law)
+        return spread(columns, self.law.arrays(self.length), rows >= 0)
 
 
-def spread(columns: dict[str, np.ndarray], there: np.ndarray) -> dict[str, np.ndarray]:
-    """Columns of the rows that are `there` bool [b], in a batch with padding rows.
-
-    Those hold 0, and labels -100.
-    """
+def spread(
+    columns: Mapping[str, np.ndarray], kinds: Mapping[str, Column], there: np.ndarray
+) -> dict[str, np.ndarray]:
+    """Columns of the rows that are `there` bool [b], in a batch whose other rows are padding."""
     out = {}
     for name, column in columns.items():
-        fill = IGNORED if name.endswith("labels") else 0
-        out[name] = np.full((len(there), *column.shape[1:]), fill, column.dtype)
+        shape = (len(there), *column.shape[1:])
+        out[name] = np.full(shape, kinds[name].padding, column.dtype)
         out[name][there] = column
     return out

@@ -20,7 +20,6 @@ from orbax.checkpoint.checkpoint_managers import preservation_policy as keep
 
 from tipr_jax import distributed
 from tipr_jax.languages import languages_of
-from tipr_jax.models import get_method
 
 log = logging.getLogger("tipr_jax")
 PARAMS_DIR, CONFIG_FILE = "params", "config.json"

@@ -59,7 +59,9 @@ def begin(name, source, target, *, fields=None, as_official=False, source_method
 @pytest.mark.parametrize("name", TABLES)
 def test_resize_changes_the_tables_of_positions_and_nothing_else(name):
     source, target = tiny(name, image_size=(32, 32)), tiny(name, image_size=(48, 16))
-    grids = [patch_grid(c.image_size, c.patch, getattr(c, "stride", c.patch)) for c in (source, target)]
+    grids = [
+        patch_grid(c.image_size, c.patch, getattr(c, "stride", c.patch)) for c in (source, target)
+    ]
     found, _, loaded = begin(name, source, target)
     for path, value in loaded.items():
         if path in TABLES[name]:
@@ -86,7 +88,9 @@ def test_ivt_as_official_leaves_tables_fresh():
 def test_ivt_completes_a_part_of_the_trunk():
     config = tiny("ivt")
     whole = flatten(params_of(config, get_method("ivt"), 1))
-    part = unflatten({k: v for k, v in whole.items() if "type_embed" not in k and "fusion" not in k})
+    part = unflatten(
+        {k: v for k, v in whole.items() if "type_embed" not in k and "fusion" not in k}
+    )
     found, fresh, loaded = begin("ivt", config, config, loaded=part, fields={"width": config.width})
     for path in found:
         np.testing.assert_array_equal(found[path], loaded.get(path, fresh[path]), err_msg=path)

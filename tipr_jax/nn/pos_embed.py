@@ -13,8 +13,6 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-
-
 # Rows of a table of relative positions for the class token, behind the rows for the offsets:
 # class token to patch, patch to class token, class token to itself.
 CLASS_ROWS = 3
