@@ -1,49 +1,110 @@
 """Checkpoints: the only file that imports orbax.
 
-A run keeps its newest steps (to resume) and its best one (to use). Orbax writes into a temporary
-directory and renames it, so a killed save leaves no step behind. All processes save and resume
-together; what only reads, each does for itself.
+A run keeps its newest steps (to resume) and its best ones (to use): the best in each language that
+it is evaluated in. Which these are, `results.select` says, from the evaluation that is saved with
+each step. Orbax writes into a temporary directory and renames it, so a killed save leaves no step
+behind. All processes save and resume together; reading, each process does for itself.
 """
 
 import json
 import logging
 import os
 import shutil
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import jax
 import numpy as np
 import orbax.checkpoint as ocp
-from orbax.checkpoint.checkpoint_managers import preservation_policy as keep
+from orbax.checkpoint.checkpoint_managers import preservation_policy
 
-from tipr_jax import distributed
-from tipr_jax.languages import languages_of
+from tipr_jax import distributed, results, run_files
+from tipr_jax.results import Criterion, Evaluation
+from tipr_jax.train_state import join
 
 log = logging.getLogger("tipr_jax")
-PARAMS_DIR, CONFIG_FILE = "params", "config.json"
+
+Tree = Any  # nested dict of arrays, or a dataclass of such dicts
 
 
-def _rank(metrics: dict) -> tuple[float, int]:
-    """Best first metric; of equals the earliest step, as the released code keeps."""
-    return metrics["score"], -metrics["step"]
+Saved = Mapping[int, Mapping[str, Any] | None]  # step -> metrics that Orbax saved with it
+
+
+class _Best:
+    """Orbax's policy that keeps the best step in every language; see `results.select`.
+
+    recorded: evaluations by step, for checkpoints that were saved without their own: those of runs
+    from before hold a score alone.
+    """
+
+    def __init__(self, criterion: Criterion | None, recorded: Mapping[int, Evaluation]):
+        self.criterion, self.recorded = criterion, recorded
+
+    def should_preserve(
+        self,
+        checkpoints: Sequence[preservation_policy.PolicyCheckpointInfo],
+        *,
+        context: preservation_policy.PreservationContext,
+    ) -> Sequence[bool]:
+        del context
+        best = self._in_every_language({info.step: info.metrics for info in checkpoints})
+        return [info.step in best for info in checkpoints]
+
+    def evaluations(self, saved: Saved) -> list[Evaluation]:
+        found = [
+            results.from_row(step, metrics or {}) or self.recorded.get(step)
+            for step, metrics in saved.items()
+        ]
+        return [evaluation for evaluation in found if evaluation]
+
+    def step(self, saved: Saved, language: str) -> int | None:
+        """The best of the saved steps in one language; None if none was evaluated."""
+        if self.criterion is None:
+            return None
+        evaluations = self.evaluations(saved)
+        criterion = self.criterion.in_language(language, evaluations)
+        best = results.select(evaluations, criterion)
+        return best.step if best else None
+
+    def _in_every_language(self, saved: Saved) -> set[int]:
+        if self.criterion is None:
+            return set()
+        evaluations = self.evaluations(saved)
+        splits = self.criterion.splits(evaluations)
+        best = [results.select(evaluations, self.criterion.on(split)) for split in splits]
+        return {evaluation.step for evaluation in best if evaluation}
 
 
 class Checkpoints:
-    """The `checkpoints/` directory of a run; saves are asynchronous, so `close()` it."""
+    """The `checkpoints/` directory of a run; saves are asynchronous, so `close()` it.
 
-    def __init__(self, workdir: str | Path, keep_last: int = 2, *, read_only: bool = False):
-        self.directory = Path(workdir).absolute() / "checkpoints"
-        best = keep.BestN(
-            get_metric_fn=_rank, n=1, reverse=False, keep_checkpoints_without_metrics=False
-        )
+    Args:
+      workdir: the run directory.
+      keep_last: how many of the newest steps are kept.
+      criterion: by which the best step is selected; None: that of the run's config.json, and
+        without this file no step is the best.
+      read_only: for looking, also while the run goes on; each process by itself.
+    """
+
+    def __init__(
+        self,
+        workdir: str | Path,
+        keep_last: int = 2,
+        *,
+        criterion: Criterion | None = None,
+        read_only: bool = False,
+    ):
+        self.directory = Path(workdir).absolute() / run_files.CHECKPOINTS
+        recorded = {e.step: e for e in results.read_evaluations(workdir)}
+        self._best = _Best(criterion or _criterion_of(workdir), recorded)
+        newest = preservation_policy.LatestN(keep_last)
         self._manager = ocp.CheckpointManager(
             self.directory,
             item_handlers=ocp.StandardCheckpointHandler(),
             options=ocp.CheckpointManagerOptions(
-                preservation_policy=keep.AnyPreservationPolicy([keep.LatestN(keep_last), best]),
-                best_fn=_rank,
+                preservation_policy=preservation_policy.AnyPreservationPolicy([newest, self._best]),
+                best_fn=_not_asked,
                 cleanup_tmp_directories=not read_only,
                 read_only=read_only,
                 create=not read_only,
@@ -59,25 +120,36 @@ class Checkpoints:
     def __exit__(self, *exc) -> None:
         self.close()
 
-    def save(self, step: int, state: Any, score: float | None = None) -> None:
-        """Starts saving `state`; `score` (higher is better) makes the step a candidate for best.
+    def save(self, step: int, state: Tree, evaluation: Mapping[str, float] | None = None) -> None:
+        """Starts saving `state`; its evaluation makes the step a candidate for the best.
 
-        A step that is already there is left alone, unless it has no score and gets one. Collective.
+        evaluation: as from `results.evaluation_row`, percent by name.
+
+        A step that is already there is left alone, unless it has no evaluation by the criterion and
+        gets one. Collective.
+
+        Raises:
+          ValueError: the criterion names a metric that was not evaluated.
         """
         if step in self._manager.all_steps():
             self.wait()
-            if score is None or self.has_score(step):
+            if evaluation is None or self.is_evaluated(step):
                 return
             self._manager.delete(step)
-        metrics = None if score is None else {"score": float(score), "step": step}
+        metrics = None
+        if evaluation is not None:
+            metrics = dict(evaluation)
+            self._best.step({step: metrics}, "")  # raises here, not later in Orbax's thread
         # Forced, for otherwise Orbax asks for preemption notices itself; the trainer does that.
         self._manager.save(step, args=ocp.args.StandardSave(state), metrics=metrics, force=True)
 
-    def has_score(self, step: int) -> bool:
-        """True if `step` is there and was saved with a score."""
-        return step in self._manager.all_steps() and self._manager.metrics(step) is not None
+    def is_evaluated(self, step: int) -> bool:
+        """True if `step` is there and was evaluated on the split that selects the best."""
+        if step not in self._manager.all_steps():
+            return False
+        return self._best.step({step: self._manager.metrics(step)}, "") is not None
 
-    def restore_latest(self, abstract_state: Any) -> tuple[int, Any] | None:
+    def restore_latest(self, abstract_state: Tree) -> tuple[int, Tree] | None:
         """(step, state) of the newest readable checkpoint, or None if there is none.
 
         abstract_state: tree of ShapeDtypeStruct with shardings; a checkpoint of another mesh is
@@ -123,7 +195,7 @@ class Checkpoints:
         distributed.barrier()
         self._manager.reload()
 
-    def _check_tree(self, step: int, abstract_state: Any) -> None:
+    def _check_tree(self, step: int, abstract_state: Tree) -> None:
         saved = self._manager.item_metadata(step)
         if saved is None:
             raise FileNotFoundError("no metadata")
@@ -140,8 +212,14 @@ class Checkpoints:
                 "use the config of that run or another --workdir"
             )
 
-    def best_step(self) -> int | None:
-        return self._manager.best_step()
+    def best_step(self, language: str = "") -> int | None:
+        """The best of the kept steps by the criterion; None if none of them was evaluated by it.
+
+        language: of the captions, as "zh"; "" for that of the split that selects, which also
+        decides for a language that was not evaluated.
+        """
+        saved = {step: self._manager.metrics(step) for step in self._manager.all_steps()}
+        return self._best.step(saved, language)
 
     def latest_step(self) -> int | None:
         return self._manager.latest_step()
@@ -157,6 +235,19 @@ class ModelMismatch(ValueError):
     """A checkpoint of another model than the configured one."""
 
 
+def _criterion_of(workdir: str | Path) -> Criterion | None:
+    """By which a run selects its best step; None if it does not say."""
+    if not (Path(workdir) / run_files.CONFIG).is_file():
+        return None
+    config = run_files.read_config(workdir)
+    return results.criterion_of(config["eval"]) if "eval" in config else None
+
+
+def _not_asked(metrics: Mapping[str, Any]) -> float:
+    """Orbax saves metrics only with a function that ranks them; `_Best` ranks them together."""
+    raise AssertionError(f"Orbax ranked {metrics} by itself")
+
+
 def _alone() -> ocp.options.MultiprocessingOptions:
     """For what this process does without the others."""
     me = jax.process_index()
@@ -165,8 +256,10 @@ def _alone() -> ocp.options.MultiprocessingOptions:
     )
 
 
-def save_params(directory: str | Path, params: Any, config: dict) -> None:
+def save_params(directory: str | Path, params: Tree, config: Mapping[str, Any]) -> None:
     """Writes parameters and their model config as a checkpoint directory of its own.
+
+    config: plain data with `method` and `model`, the fields of the model.
 
     Raises:
       ValueError: if `directory` exists and is not an empty directory.
@@ -181,112 +274,59 @@ def save_params(directory: str | Path, params: Any, config: dict) -> None:
     partial.mkdir(parents=True)
     try:
         with ocp.StandardCheckpointer(multiprocessing_options=_alone()) as checkpointer:
-            checkpointer.save(partial / PARAMS_DIR, params)
-        (partial / CONFIG_FILE).write_text(json.dumps(config, indent=2) + "\n")
+            checkpointer.save(partial / run_files.PARAMS, params)
+        (partial / run_files.CONFIG).write_text(json.dumps(config, indent=2) + "\n")
         partial.replace(directory)
     finally:
         shutil.rmtree(partial, ignore_errors=True)
 
 
-def load_params(directory: str | Path) -> tuple[int, Any]:
+def load_params(directory: str | Path, language: str = "") -> tuple[int, Tree]:
     """(step, nested dict of numpy arrays) of a run (its best checkpoint) or a model directory.
+
+    language: as in `load_run_params`; a model directory has one set of parameters for all.
 
     Raises:
       ValueError: if `directory` is neither.
     """
     directory = Path(directory).absolute()
-    if is_run(directory):
-        return load_run_params(directory)
-    if not (directory / PARAMS_DIR).is_dir():
+    if run_files.is_run(directory):
+        return load_run_params(directory, language=language)
+    if not (directory / run_files.PARAMS).is_dir():
         raise ValueError(
             f"{directory} is neither a run nor a converted checkpoint (no checkpoints/ and no "
-            f"{PARAMS_DIR}/ in it); make one with `python -m tipr_jax.convert` or by training"
+            f"{run_files.PARAMS}/ in it); make one with `python -m tipr_jax.convert` or by training"
         )
-    return 0, _restore_numpy(directory / PARAMS_DIR)
+    return 0, _restore_numpy(directory / run_files.PARAMS)
 
 
-def is_run(directory: str | Path) -> bool:
-    """True if `directory` holds checkpoints of a training run."""
-    checkpoints = Path(directory) / "checkpoints"
-    return checkpoints.is_dir() and any(checkpoints.iterdir())
-
-
-def model_fields(directory: str | Path) -> tuple[str, dict]:
-    """(method, fields of its model Config) that a run or a model directory was made with.
-
-    Raises:
-      ValueError: if `directory` is neither, or its config is not one of ours.
-    """
-    config = _read_config(directory)
-    fields = dict(config["model"])
-    if "data" in config:
-        fields |= {key: config["data"][key] for key in ("image_size", "text_length")}
-        method = MODELS.get(config["method"])
-        if method and hasattr(method.config, "languages"):
-            fields |= _languages(config["data"])
-    return config["method"], {k: _tuples(v) for k, v in fields.items()}
-
-
-def _languages(data: dict) -> dict:
-    """The model field `languages` of a multilingual run, {} of another one."""
-    names = ("languages", "source", "target")
-    languages = languages_of(SimpleNamespace(**{name: data.get(name) or "" for name in names}))
-    return {"languages": languages} if languages else {}
-
-
-def _tuples(value: Any) -> Any:
-    """JSON has no tuples; a Config is hashable only with them."""
-    return tuple(map(_tuples, value)) if isinstance(value, list) else value
-
-
-def test_resize(directory: str | Path) -> str:
-    """The filter with which photos are resized for the model of a run or a model directory.
-
-    Errors as `model_fields`.
-    """
-    config = _read_config(directory)
-    return config.get("data", config).get("test_resize", "bilinear")
-
-
-def _read_config(directory: str | Path) -> dict:
-    path = Path(directory) / CONFIG_FILE
-    if not path.is_file():
-        raise ValueError(
-            f"{directory} is neither a run nor a converted checkpoint (no {CONFIG_FILE} in it); "
-            "make one with `python -m tipr_jax.convert` or by training"
-        )
-    try:
-        config = json.loads(path.read_text())
-        dict(config["model"]), config["method"]
-    except (ValueError, KeyError, TypeError):
-        raise ValueError(
-            f"{path} is not the config of a run or of a converted checkpoint (an object with "
-            "'method' and 'model'); make one with `python -m tipr_jax.convert` or by training"
-        ) from None
-    return config
-
-
-def load_run_params(workdir: str | Path, step: int | None = None) -> tuple[int, Any]:
-    """(step, parameters as numpy) of a run's checkpoint: `step`, else its best, else its newest.
+def best_step(workdir: str | Path, language: str = "") -> int:
+    """The step of a run that is used: its best, see `Checkpoints.best_step`, else its newest.
 
     Raises:
       ValueError: if the run has no checkpoint.
     """
-    if not is_run(workdir):
+    if not run_files.is_run(workdir):
         raise ValueError(f"no checkpoint in {workdir}/checkpoints; train first, or check --workdir")
     with Checkpoints(workdir, read_only=True) as checkpoints:
-        if step is None:
-            step = checkpoints.best_step()
-        if step is None:
-            step = checkpoints.latest_step()
-        if step is None:
-            raise ValueError(
-                f"no checkpoint in {checkpoints.directory}; train first, or check --workdir"
-            )
-        return step, _restore_numpy(checkpoints.directory / str(step) / "default")["params"]
+        step = checkpoints.best_step(language)
+        step = checkpoints.latest_step() if step is None else step
+    if step is None:
+        raise ValueError(f"no checkpoint in {workdir}/checkpoints; train first, or check --workdir")
+    return step
 
 
-def _restore_numpy(path: Path) -> Any:
+def load_run_params(
+    workdir: str | Path, step: int | None = None, *, language: str = ""
+) -> tuple[int, Tree]:
+    """(step, variables of the model as numpy) of a run's checkpoint: `step`, else `best_step`."""
+    step = best_step(workdir, language) if step is None else step
+    directory = Path(workdir).absolute() / run_files.CHECKPOINTS / str(step)
+    state = _restore_numpy(directory / "default")
+    return step, join(state["params"], state.get("statistics", {}))
+
+
+def _restore_numpy(path: Path) -> Tree:
     try:
         with ocp.PyTreeCheckpointer() as checkpointer:
             tree = checkpointer.metadata(path).item_metadata.tree

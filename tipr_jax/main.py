@@ -30,7 +30,8 @@ from ml_collections import ConfigDict, config_flags
 from tipr_jax import command_line, distributed
 
 if TYPE_CHECKING:
-    from tipr_jax.data import Data
+    from tipr_jax.data import Data, Split
+    from tipr_jax.evaluator import SplitFeatures
 
 _CONFIG = config_flags.DEFINE_config_file(
     "config", None, "Config file and variant, e.g. configs/irra.py:quickstart", lock_config=True
@@ -68,7 +69,7 @@ def join() -> None:
     )
     if distributed.several():
         from tipr_jax import __version__
-        from tipr_jax.experiment import flat_fields
+        from tipr_jax.run_files import flat_fields
 
         run_of = {"version": __version__, "mode": _MODE.value, "workdir": _WORKDIR.value}
         distributed.agree(flat_fields(_CONFIG.value) | run_of)
@@ -89,7 +90,7 @@ def run(config: ConfigDict, workdir: Path, mode: str, typed: frozenset[str] = fr
 
 def train(config: ConfigDict, workdir: Path, typed: frozenset[str]) -> None:
     """Trains or continues, then shows the selected checkpoint: table, results.json, report.html."""
-    from tipr_jax import experiment, results, trainer
+    from tipr_jax import experiment, result_table, results, trainer
     from tipr_jax.pretrained import start
 
     config = start.sized_like(config, config.init_from, training=True, typed=typed)
@@ -100,7 +101,7 @@ def train(config: ConfigDict, workdir: Path, typed: frozenset[str]) -> None:
     trainer.train(exp, data, workdir)
     summary = distributed.from_writer(lambda: results.write_results(workdir, config))
     write_report(config, workdir, data, summary["split"])
-    say(results.table(summary))
+    say(result_table.table(summary))
     say(f"report: {workdir / 'report.html'}")
 
 
@@ -129,63 +130,93 @@ def evaluate(config: ConfigDict, workdir: Path, typed: frozenset[str]) -> None:
 
     Writes results.json, except into a run's workdir: there it keeps the run's selections.
     """
-    from tipr_jax import experiment, results, run_files
+    from tipr_jax import experiment, result_table, results, run_files
     from tipr_jax.evaluator import Evaluator
     from tipr_jax.pretrained import start
 
     config = start.sized_like(config, experiment.source_of(config, workdir), typed=typed)
     data = open_data(config, workdir)
     exp = experiment.build(config)
-    step, params = experiment.trained_towers(exp, workdir)
-    evaluator = Evaluator(exp, data)
-    scores = evaluator.evaluate(params, data.evaluation_splits(config.eval.splits))
-    summary = results.summarise([(step, scores)], config, selected_on="given")
+    evaluator, scores, steps = Evaluator(exp, data), {}, {}
+    for language, splits in by_language(data, config.eval.splits):
+        steps[language], params = experiment.trained_towers(exp, workdir, language)
+        scores |= evaluator.evaluate(params, splits)
+    first, *others = steps
+    for language in others:
+        if steps[language] != steps[first]:
+            say(f"{language}: step {steps[language]}, the best in this language")
+    evaluation = results.Evaluation(steps[first], scores, config.eval.rerank_k)
+    summary = results.summarise([evaluation], config, selected_on="given")
     if distributed.is_writer() and not run_files.is_run(workdir):
         results.save(workdir, summary)
-    say(results.table(summary))
+    say(result_table.table(summary))
+
+
+def by_language(data: "Data", wanted: tuple[str, ...]) -> list[tuple[str, list[str]]]:
+    """(language, evaluation splits with captions in it), the source first; "" for one language.
+
+    A run in several languages keeps the best weights for each.
+    """
+    splits: dict[str, list[str]] = {}
+    for split in data.evaluation_splits(wanted):
+        splits.setdefault(data.splits[split].language, []).append(split)
+    return list(splits.items())
 
 
 def embed(config: ConfigDict, workdir: Path, typed: frozenset[str]) -> None:
     """Writes embeddings/<split>.npz: image and text features, unit rows, with paths and ids."""
-    import numpy as np
-
     from tipr_jax import experiment
     from tipr_jax.evaluator import Evaluator
-    from tipr_jax.metrics.retrieval import unit_rows
     from tipr_jax.pretrained import start
 
     config = start.sized_like(config, experiment.source_of(config, workdir), typed=typed)
     data = open_data(config, workdir)
     exp = experiment.build(config)
-    _, params = experiment.trained_towers(exp, workdir)
     evaluator = Evaluator(exp, data)
-    for name, features in evaluator.features(params, data.evaluation_splits(config.eval.splits)):
-        split = data.splits[name]
-        if not distributed.is_writer():
-            continue
-        path = workdir / "embeddings" / f"{name}.npz"
-        path.parent.mkdir(parents=True, exist_ok=True)
-        np.savez(
-            path,
-            image=unit_rows(features.image),
-            image_path=split.image_path,
-            image_person_id=split.image_person_id,
-            text=unit_rows(features.text),
-            caption=split.caption,
-            caption_person_id=split.caption_person_id,
-        )
-        print(f"{path}: {len(features.image)} images, {len(features.text)} captions")
+    for language, names in by_language(data, config.eval.splits):
+        _, params = experiment.trained_towers(exp, workdir, language)
+        for name, features in evaluator.features(params, names):
+            if distributed.is_writer():
+                save_features(workdir / "embeddings" / f"{name}.npz", features, data.splits[name])
+
+
+def save_features(path: Path, features: "SplitFeatures", split: "Split") -> None:
+    """Writes the features of a split with paths, captions and ids."""
+    import numpy as np
+
+    from tipr_jax.metrics.retrieval import unit_rows
+
+    path.parent.mkdir(parents=True, exist_ok=True)
+    np.savez(
+        path,
+        image=unit_rows(features.image),
+        image_path=split.image_path,
+        image_person_id=split.image_person_id,
+        text=unit_rows(features.text),
+        caption=split.caption,
+        caption_person_id=split.caption_person_id,
+    )
+    print(f"{path}: {len(features.image)} images, {len(features.text)} captions")
 
 
 def export(config: ConfigDict, workdir: Path, typed: frozenset[str]) -> None:
-    """Writes a run's best parameters as a model directory, WORKDIR/export."""
-    from tipr_jax.inference.artifact import export_run
+    """Writes a run's best parameters as a model directory, WORKDIR/export.
 
-    del config, typed
+    For a language in which another step is the best, also WORKDIR/export_<language>.
+    """
+    from tipr_jax import checkpoints
+    from tipr_jax.inference.artifact import export_run
+    from tipr_jax.languages import languages_of
+
+    del typed
     if not distributed.is_writer():
         return
-    step = export_run(workdir, workdir / "export")
-    print(f"{workdir / 'export'}: parameters of step {step}; load with --config.init_from")
+    first = checkpoints.best_step(workdir)
+    for language in ("", *languages_of(config.data)):
+        output = workdir / (f"export_{language}" if language else "export")
+        if not language or checkpoints.best_step(workdir, language) != first:
+            step = export_run(workdir, output, language)
+            print(f"{output}: parameters of step {step}; load with --config.init_from")
 
 
 def dry_run(config: ConfigDict, workdir: Path, typed: frozenset[str]) -> None:

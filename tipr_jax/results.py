@@ -1,52 +1,140 @@
-"""Selecting a run's numbers: `results.json` from the evaluations in `metrics.jsonl`.
+"""What a run is judged by: its evaluations, which of them is the best, and `results.json`.
 
-An evaluation is a row whose keys are "eval/<split>/<direction>/<metric>", e.g. "eval/test/t2i/R1".
-Directions are t2i, i2t and, where a matching head re-ranks, t2i_rerank. Splits of a multilingual
-run are "test" (captions in the source language), "test_zh" (the same images, Chinese captions), ...
+An evaluation is logged as a flat row with keys "eval/<split>/<direction>/<metric>", as in
+"eval/test/t2i/R1", in percent. Directions are t2i, i2t and, where a matching head re-ranks,
+t2i_rerank; then "eval/rerank_k" tells the number of candidates. Splits of a multilingual run are
+"test" (captions in the source language), "test_zh" (the same images, Chinese captions), ...
+
+`select` is the one place that says which evaluation is the best. The checkpoints that a run keeps,
+the weights that are loaded from it, its `results.json` and its report all ask it.
 """
 
+import dataclasses
 import json
-from collections.abc import Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
-from tipr_jax.experiment import config_hash
-from tipr_jax.languages import languages_of
+from ml_collections import ConfigDict
 
-Scores = dict[str, dict[str, dict[str, float]]]  # split -> direction -> metric -> percent
+from tipr_jax import run_files
+from tipr_jax.languages import LANGUAGES, languages_of
+
+Metrics = dict[str, float]  # metric -> percent
+Directions = dict[str, Metrics]  # direction -> metrics
+Scores = dict[str, Directions]  # split -> directions
+Block = dict[str, Any]  # {"split", "step"} and the directions of one set of weights
+
+RERANK_K = "eval/rerank_k"
 
 
-def evaluation_row(scores: Scores) -> dict[str, float]:
-    """The flat form in which an evaluation is logged."""
-    return {
+class Evaluation(NamedTuple):
+    """What one evaluation measured.
+
+    rerank_k: how many candidates of each query a matching head ordered anew; 0 if none did, and in
+    runs from before it was recorded.
+    """
+
+    step: int
+    scores: Scores
+    rerank_k: int = 0
+
+
+@dataclasses.dataclass(frozen=True)
+class Criterion:
+    """By what the best evaluation of a run is selected.
+
+    select_on: the split; select_by: text-to-image metrics joined by +, as in "R1" or "R1+mAP",
+    whose mean counts.
+    """
+
+    select_on: str
+    select_by: str
+
+    @property
+    def source(self) -> str:
+        """The split of the same images with captions in the source language."""
+        return _in_source(self.select_on)
+
+    def splits(self, evaluations: Iterable[Evaluation]) -> list[str]:
+        """`select_on`, then the splits of the same images in the other evaluated languages."""
+        known = {split: None for e in evaluations for split in e.scores}
+        same = [split for split in known if _in_source(split) == self.source]
+        return [self.select_on, *(split for split in same if split != self.select_on)]
+
+    def on(self, split: str) -> "Criterion":
+        """The same criterion on another split."""
+        return dataclasses.replace(self, select_on=split)
+
+    def in_language(self, language: str, evaluations: Iterable[Evaluation]) -> "Criterion":
+        """The criterion for captions in one language; "" for `select_on` as it is.
+
+        For the source language, and for one that was not evaluated, that is the split in the source
+        language; if this was not evaluated either, `select_on`.
+        """
+        if not language:
+            return self
+        known = self.splits(evaluations)
+        splits = (f"{self.source}_{language}", self.source)
+        return self.on(next((split for split in splits if split in known), self.select_on))
+
+
+def criterion_of(evaluation_config: Mapping[str, Any]) -> Criterion:
+    """The criterion of the section `eval` of a config."""
+    return Criterion(evaluation_config["select_on"], evaluation_config["select_by"])
+
+
+def _language(split: str) -> str:
+    """Of the captions, as the name of the split tells it: "test_zh" -> "zh", "test" -> ""."""
+    suffix = split.rpartition("_")[2]
+    return suffix if "_" in split and suffix in LANGUAGES else ""
+
+
+def _in_source(split: str) -> str:
+    """ "test_zh" -> "test", "test" -> "test"."""
+    return split.removesuffix(f"_{_language(split)}") if _language(split) else split
+
+
+def evaluation_row(scores: Scores, rerank_k: int = 0) -> dict[str, float]:
+    """The flat form in which an evaluation is logged and saved with its checkpoint.
+
+    rerank_k: the number of candidates; recorded if the scores have a re-ranked direction.
+    """
+    row: dict[str, float] = {
         f"eval/{split}/{direction}/{metric}": value
         for split, directions in scores.items()
         for direction, metrics in directions.items()
         for metric, value in metrics.items()
     }
+    reranked = any("t2i_rerank" in directions for directions in scores.values())
+    return row | ({RERANK_K: rerank_k} if reranked and rerank_k else {})
 
 
-def read_evaluations(workdir: str | Path) -> list[tuple[int, Scores]]:
-    """(step, scores) of every evaluation of a run, in order."""
-    out = []
-    for line in (Path(workdir) / "metrics.jsonl").read_text().splitlines():
-        row = json.loads(line)
-        scores: Scores = {}
-        for key, value in row.items():
-            if key.startswith("eval/"):
-                _, split, direction, metric = key.split("/")
-                scores.setdefault(split, {}).setdefault(direction, {})[metric] = value
-        if scores:
-            out.append((row["step"], scores))
-    return out
+def from_row(step: int, row: Mapping[str, Any]) -> Evaluation | None:
+    """The evaluation in a logged row, whose other entries are left aside; None without one."""
+    scores: Scores = {}
+    for key, value in row.items():
+        if key.startswith("eval/") and key != RERANK_K:
+            _, split, direction, metric = key.split("/")
+            scores.setdefault(split, {}).setdefault(direction, {})[metric] = value
+    return Evaluation(step, scores, int(row.get(RERANK_K, 0))) if scores else None
 
 
-def chosen_by(scores: dict[str, dict[str, float]]) -> dict[str, float]:
+def read_evaluations(workdir: str | Path) -> list[Evaluation]:
+    """Every evaluation of a run, in order; of a step that was evaluated twice the later one."""
+    found: dict[int, Evaluation] = {}
+    for step, row in run_files.read_metrics(workdir):
+        if evaluation := from_row(step, row):
+            found[step] = evaluation
+    return [found[step] for step in sorted(found)]
+
+
+def chosen_by(scores: Directions) -> Metrics:
     """The metrics of the final text-to-image ranking of a split: re-ranked, if it was."""
     return scores.get("t2i_rerank", scores["t2i"])
 
 
-def selection_score(scores: dict[str, dict[str, float]], select_by: str) -> float:
+def selection_score(scores: Directions, select_by: str) -> float:
     """What a checkpoint is selected by: the mean of text-to-image metrics, as in "R1" or "R1+mAP".
 
     Raises:
@@ -62,144 +150,104 @@ def selection_score(scores: dict[str, dict[str, float]], select_by: str) -> floa
     return sum(values) / len(values)
 
 
-def select(evaluations: list[tuple[int, Scores]], split: str, select_by: str) -> tuple[int, Scores]:
-    """The evaluation with the best `selection_score` on `split`; the earliest of equals.
+def select(evaluations: Iterable[Evaluation], criterion: Criterion) -> Evaluation | None:
+    """The best evaluation; the earliest of equals, as the released IRRA keeps it.
 
-    Re-ranked scores count only if all evaluations have them: a resumed run may have changed that.
+    Re-ranked metrics count if every evaluation was re-ranked, with one number of candidates;
+    otherwise all are compared by cosine, for a run that continued may have changed it. Evaluations
+    without the split do not take part; None if no evaluation has it.
     """
-    known = [(step, scores[split]) for step, scores in evaluations if split in scores]
-    if not all("t2i_rerank" in scores for _, scores in known):
-        known = [(step, {"t2i": scores["t2i"]}) for step, scores in known]
-    best = max(known, key=lambda e: (selection_score(e[1], select_by), -e[0]))[0]
-    return next(e for e in evaluations if e[0] == best and split in e[1])
+    split = criterion.select_on
+    known = [e for e in evaluations if split in e.scores]
+    candidates = {e.rerank_k for e in known if e.rerank_k}  # old runs did not record it
+    comparable = len(candidates) <= 1 and all("t2i_rerank" in e.scores[split] for e in known)
+
+    def rank(evaluation: Evaluation) -> tuple[float, int]:
+        scores = evaluation.scores[split]
+        scores = scores if comparable else {"t2i": scores["t2i"]}
+        return selection_score(scores, criterion.select_by), -evaluation.step
+
+    return max(known, key=rank, default=None)
 
 
 def summarise(
-    evaluations: list[tuple[int, Scores]],
-    config: Any,
+    evaluations: Sequence[Evaluation],
+    config: ConfigDict,
     selected_on: str,
-    untrained: tuple[int, Scores] | None = None,
-) -> dict:
+    untrained: Evaluation | None = None,
+    kept: Collection[int] | None = None,
+) -> dict[str, Any]:
     """What `results.json` holds.
 
     `split`, `step`, `selected_on`, `t2i`, `i2t` and `config_hash` describe the test split (the
-    first split, where there is no test) at the evaluation with the best score on `selected_on`.
+    first split, where there is no test) at the best of the evaluations whose checkpoints are kept.
     `others` has the same numbers for random weights, for the weights training started from, for
-    what each split would have selected, and for the last epoch, as far as they are known.
-    `languages`, of a multilingual run, has per language the test split in the last epoch and at the
-    evaluation with the best score on `selected_on` in that language (the papers select for each).
+    what each split would have selected, and for the last epoch, as far as they are known; only for
+    the split that selects are these sure to be kept. `languages`, of a multilingual run, has per
+    language the test split in the last epoch and at the best evaluation in that language (the
+    papers select for each), whose checkpoint is kept, too.
+
+    Args:
+      evaluations: of a run in order, or the only one of given weights.
+      config: its `eval` and `data` sections are read.
+      selected_on: the split that selects, or "given" where nothing is selected.
+      untrained: the evaluation of random weights, of a run that started from others.
+      kept: the steps whose checkpoints exist; None for all.
     """
-    trained = [e for e in evaluations if e[0] > 0] or evaluations
-    splits = list(trained[-1][1])
-    report_on = "test" if "test" in splits else splits[0]
-
-    def block(evaluation: tuple[int, Scores], split: str = report_on) -> dict:
-        step, scores = evaluation
-        return {"split": split, "step": step} | scores[split]
-
-    by = config.eval.select_by
-    chosen = select(trained, selected_on, by) if selected_on in splits else trained[-1]
-    summary = block(chosen) | {"selected_on": selected_on, "config_hash": config_hash(config)}
-    summary["gallery"] = config.eval.gallery
-    others = {}
+    trained = [e for e in evaluations if e.step > 0] or list(evaluations)
+    saved = trained if kept is None else [e for e in trained if e.step in kept]
+    last = trained[-1]
+    report_on = "test" if "test" in last.scores else next(iter(last.scores))
+    criterion = Criterion(selected_on, config.eval.select_by)
+    chosen = select(saved, criterion) or last
+    summary = _block(chosen, report_on) | {
+        "selected_on": selected_on,
+        "config_hash": run_files.config_hash(config),
+        "gallery": config.eval.gallery,
+    }
+    others: dict[str, Block] = {}
     if untrained:
-        others["untrained"] = block(untrained)
+        others["untrained"] = _block(untrained, report_on)
     if len(trained) < len(evaluations):
-        others["start" if config.init_from else "untrained"] = block(evaluations[0])
-        sources = [s for s in splits if not _language(s)]
-        others |= {f"best on {s}": block(select(trained, s, by)) for s in sources}
-        others["last epoch"] = block(trained[-1])
+        others["start" if config.init_from else "untrained"] = _block(evaluations[0], report_on)
+        for split in last.scores:
+            if split == selected_on or not _language(split):
+                among = saved if split in criterion.splits(saved) else trained
+                best = select(among, criterion.on(split)) or last
+                others[f"best on {split}"] = _block(best, report_on)
+        others["last epoch"] = _block(last, report_on)
     summary["others"] = others
-    translated = [s for s in splits if s.partition("_")[0] == report_on and _language(s)]
-    if translated:
+    splits = [split for split in last.scores if _in_source(split) == report_on]
+    if any(map(_language, splits)):
         source = languages_of(config.data)[0]
         summary["languages"] = {
-            _language(s) or source: {
-                "best": block(select(trained, s.replace(report_on, selected_on), by), s)
-                if selected_on in splits
-                else block(trained[-1], s),
-                "last epoch": block(trained[-1], s),
+            language: {
+                "best": _block(
+                    select(saved, criterion.in_language(language, saved)) or last, split
+                ),
+                "last epoch": _block(last, split),
             }
-            for s in (report_on, *translated)
+            for language, split in ((_language(split) or source, split) for split in splits)
         }
     return summary
 
 
-def _language(split: str) -> str:
-    """Of the captions, as the split's name tells it: "test_zh" -> "zh", "test" -> ""."""
-    return split.partition("_")[2]
+def _block(evaluation: Evaluation, split: str) -> Block:
+    return {"split": split, "step": evaluation.step} | evaluation.scores.get(split, {})
 
 
-def write_results(workdir: str | Path, config: Any) -> dict:
+def write_results(workdir: str | Path, config: ConfigDict) -> dict[str, Any]:
     """Summarises a run's evaluations, and its warm start's first, into its `results.json`."""
-    warm_start = Path(workdir) / "warm_start"
+    warm_start = Path(workdir) / run_files.WARM_START
     untrained = read_evaluations(warm_start)[0] if warm_start.is_dir() else None
-    summary = summarise(read_evaluations(workdir), config, config.eval.select_on, untrained)
+    kept = run_files.saved_steps(workdir)
+    evaluations = read_evaluations(workdir)
+    summary = summarise(evaluations, config, config.eval.select_on, untrained, kept)
     save(workdir, summary)
     return summary
 
 
-def save(workdir: str | Path, summary: dict) -> None:
+def save(workdir: str | Path, summary: Mapping[str, Any]) -> None:
     workdir = Path(workdir)
     workdir.mkdir(parents=True, exist_ok=True)
-    (workdir / "results.json").write_text(json.dumps(summary, indent=2) + "\n")
-
-
-def table(summary: dict) -> str:
-    """A text table of a summary in percent: one row per set of weights, both directions.
-
-    A second one has a row per language and, if it was measured, the re-ranked direction.
-    """
-    rows = summary["others"] or {"given weights": summary}
-    lines = _lines(summary["split"], rows, ("t2i", "i2t"))
-    if summary["gallery"] != "unique":
-        lines.append(f"The gallery is not that of the papers' tables: {summary['gallery']}")
-    if summary["selected_on"] == "test":
-        lines.append(
-            "The epoch is selected on test, as in the papers; new work: eval.select_on=val"
-        )
-    ranked = [d for d in ("t2i", "t2i_rerank") if d in summary]
-    if "languages" in summary:
-        rows = {
-            f"{language} {name}".strip(): row
-            for language, chosen in summary["languages"].items()
-            for name, row in _distinct(chosen).items()
-        }
-        lines += ["", *_lines(summary["split"], rows, ranked)]
-    elif len(ranked) > 1:
-        lines += ["", *_lines(summary["split"], rows, ranked)]
-    return "\n".join(lines)
-
-
-_TITLES = {
-    "t2i": "text to image",
-    "i2t": "image to text",
-    "t2i_rerank": "text to image, re-ranked",
-}
-
-
-def _lines(split: str, rows: dict[str, dict], directions: Sequence[str]) -> list[str]:
-    """Two lines of headings, then one per row; those without a direction leave it blank."""
-    first = next(iter(rows.values()))
-    metrics = {name: max(8, len(name) + 2) for name in first["t2i"]}  # column widths
-    width = sum(metrics.values())
-    head = "".join(f"{m:>{n}}" for m, n in metrics.items())
-    lines = [
-        f"{'':26}" + "   ".join(f"{_TITLES[d]:^{width}}" for d in directions),
-        f"{split + ' split, percent':26}" + "   ".join(head for _ in directions),
-    ]
-    for name, row in rows.items():
-        values = [
-            "".join(f"{row[d][m]:{n}.2f}" for m, n in metrics.items()) if d in row else " " * width
-            for d in directions
-        ]
-        label = f"{name} (step {row['step']})"
-        lines.append(f"{label:26}" + "   ".join(values))
-    return lines
-
-
-def _distinct(chosen: dict[str, dict]) -> dict[str, dict]:
-    """The rows of a language; one, without a name, where nothing was selected."""
-    if chosen["best"]["step"] == chosen["last epoch"]["step"]:
-        return {"": chosen["last epoch"]}
-    return chosen
+    (workdir / run_files.RESULTS).write_text(json.dumps(summary, indent=2) + "\n")

@@ -25,7 +25,7 @@ from tipr_jax.epoch_hook import PairPass
 from tipr_jax.evaluator import Evaluator, Interrupted
 from tipr_jax.experiment import Experiment
 from tipr_jax.metric_writer import MetricWriter
-from tipr_jax.results import chosen_by, evaluation_row, selection_score
+from tipr_jax.results import chosen_by, criterion_of, evaluation_row
 from tipr_jax.sharding import process_rows, put_batch
 from tipr_jax.text import save_tokenizer
 from tipr_jax.train_state import TrainState, count_parameters
@@ -67,7 +67,9 @@ def train(exp: Experiment, data: Data, workdir: Path) -> TrainState:
 
     with (
         explained_out_of_memory(config, exp.method.parts is not None),
-        Checkpoints(workdir, config.checkpoint.keep_last) as checkpoints,
+        Checkpoints(
+            workdir, config.checkpoint.keep_last, criterion=criterion_of(config.eval)
+        ) as checkpoints,
         distributed.StopSignal() as stop,
     ):
         start, state = restore_or_init(exp, data, optimizer, abstract, checkpoints)
@@ -86,7 +88,7 @@ def train(exp: Experiment, data: Data, workdir: Path) -> TrainState:
             evaluator = Evaluator(exp, data, stop.poll)
             pair_pass = PairPass(exp, data, stop.poll) if exp.method.epoch_hook else None
             meter = Meter(config, per_epoch, writer)
-            if start == 0 or is_evaluated(start) and not checkpoints.has_score(start):
+            if start == 0 or is_evaluated(start) and not checkpoints.is_evaluated(start):
                 evaluate_and_save(evaluator, checkpoints, state, writer, start)
             batches = device_batches(exp, data, start, meter)
             for step in range(start + 1, total_steps + 1):
@@ -134,14 +136,14 @@ def evaluate_and_save(
     writer: MetricWriter,
     step: int,
 ) -> None:
-    """Evaluates and saves `step` with its score; a request to stop ends the run in between.
+    """Evaluates and saves `step` with its evaluation; a request to stop ends the run in between.
 
     A run that is stopped during an evaluation makes it up when it continues.
     """
     with saved_if_stopped(checkpoints, state, writer, step):
-        score = evaluate(evaluator, state, writer, step)
+        row = evaluate(evaluator, state, writer, step)
     if step:  # step 0 is the initialisation again
-        checkpoints.save(step, state, score)
+        checkpoints.save(step, state, row)
 
 
 @contextlib.contextmanager
@@ -314,18 +316,21 @@ def check_finite(step: int, metrics: dict[str, np.ndarray]) -> dict[str, float]:
     return values
 
 
-def evaluate(evaluator: Evaluator, state: TrainState, writer: MetricWriter, step: int) -> float:
-    """Evaluates every configured split, logs the numbers, returns the selecting one's score."""
+def evaluate(
+    evaluator: Evaluator, state: TrainState, writer: MetricWriter, step: int
+) -> dict[str, float]:
+    """Evaluates every configured split and logs the numbers; returns them as a flat row."""
     config = evaluator.config
     splits = evaluator.data.evaluation_splits(config.eval.splits)
     scores = evaluator.evaluate(state.weights, splits)
-    writer.write_scalars(step, evaluation_row(scores))
+    row = evaluation_row(scores, config.eval.rerank_k)
+    writer.write_scalars(step, row)
     shown = "; ".join(
         f"{split} " + " ".join(f"{k} {v:.2f}" for k, v in chosen_by(s).items())
         for split, s in scores.items()
     )
     writer.message(f"step {step}: {shown}")
-    return selection_score(scores[config.eval.select_on], config.eval.select_by)
+    return row
 
 
 def describe(exp: Experiment, state: TrainState, per_epoch: int, start: int) -> str:

@@ -1,0 +1,98 @@
+"""The numbers of `results.json` as rows, and as a table of text; the report draws the same rows."""
+
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any, NamedTuple
+
+from tipr_jax.results import Block, Directions
+
+TITLES = {
+    "t2i": "text to image",
+    "t2i_rerank": "text to image, re-ranked",
+    "i2t": "image to text",
+}
+
+
+class Row(NamedTuple):
+    """One set of weights on one split, with all the names that it goes by."""
+
+    name: str
+    split: str
+    step: int
+    directions: Directions
+
+
+def rows(summary: Mapping[str, Any]) -> list[Row]:
+    """One row per set of weights in `others`, or of the given weights."""
+    return _merged((summary.get("others") or {"given weights": summary}).items())
+
+
+def language_rows(summary: Mapping[str, Any]) -> list[Row]:
+    """Per language one row for the best weights and one for the last, or one for both."""
+    named = {}
+    for language, blocks in summary.get("languages", {}).items():
+        if blocks["best"]["step"] == blocks["last epoch"]["step"]:
+            named[language] = blocks["best"]
+        else:
+            named |= {f"{language} {name}": block for name, block in blocks.items()}
+    return _merged(named.items())
+
+
+def _merged(named: Iterable[tuple[str, Block]]) -> list[Row]:
+    """Rows in order; blocks of the same weights and split become one, whose names are joined."""
+    merged: list[Row] = []
+    for name, block in named:
+        directions = {key: block[key] for key in TITLES if key in block}
+        row = Row(name, block["split"], block["step"], directions)
+        same = [i for i, other in enumerate(merged) if other[1:] == row[1:]]
+        if same:
+            merged[same[0]] = row._replace(name=f"{merged[same[0]].name}, {name}")
+        else:
+            merged.append(row)
+    return merged
+
+
+def notes(summary: Mapping[str, Any]) -> list[str]:
+    """What one must know to compare the numbers with others, a sentence each."""
+    lines = []
+    if summary["gallery"] != "unique":
+        lines.append(f"The gallery is not that of the papers' tables: {summary['gallery']}")
+    if summary["selected_on"] == "test":
+        lines.append(
+            "The epoch is selected on test, as in the papers; new work: eval.select_on=val"
+        )
+    return lines
+
+
+def table(summary: Mapping[str, Any]) -> str:
+    """A text table of a summary in percent: one row per set of weights, both directions.
+
+    A second one has a row per language and, if it was measured, the re-ranked direction.
+    """
+    lines = _lines(rows(summary), ("t2i", "i2t")) + notes(summary)
+    in_languages = language_rows(summary)
+    ranked = [direction for direction in ("t2i", "t2i_rerank") if direction in summary]
+    if in_languages or len(ranked) > 1:
+        lines += ["", *_lines(in_languages or rows(summary), ranked)]
+    return "\n".join(lines)
+
+
+def _lines(table_rows: Sequence[Row], directions: Sequence[str]) -> list[str]:
+    """Two lines of headings, then one per row; a direction that a row lacks stays blank."""
+    measured = next(iter(table_rows[0].directions.values()))
+    metrics = {name: max(8, len(name) + 2) for name in measured}  # column widths
+    labels = [f"{row.name} (step {row.step})" for row in table_rows]
+    first, width = max(26, *(len(label) + 1 for label in labels)), sum(metrics.values())
+    head = "".join(f"{m:>{n}}" for m, n in metrics.items())
+    lines = [
+        " " * first + "   ".join(f"{TITLES[d]:^{width}}" for d in directions),
+        f"{table_rows[0].split + ' split, percent':{first}}" + "   ".join(head for _ in directions),
+    ]
+    for label, row in zip(labels, table_rows, strict=True):
+        values = [
+            "".join(f"{row.directions[d][m]:{n}.2f}" for m, n in metrics.items())
+            if d in row.directions
+            else " " * width
+            for d in directions
+        ]
+        lines.append(f"{label:{first}}" + "   ".join(values))
+    return lines
