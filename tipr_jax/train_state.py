@@ -1,5 +1,6 @@
 """What training carries from step to step, and the bridge between parameters and modules."""
 
+import dataclasses
 from collections.abc import Callable
 from typing import Any
 
@@ -27,6 +28,11 @@ class TrainState:
     opt_state: Any
     statistics: Any = struct.field(default_factory=dict)
     pairs: Any = struct.field(default_factory=dict)
+
+    def as_tree(self) -> dict[str, Any]:
+        """What a checkpoint holds: the parts that are not empty, by name."""
+        parts = {field.name: getattr(self, field.name) for field in dataclasses.fields(self)}
+        return {name: part for name, part in parts.items() if not isinstance(part, dict) or part}
 
     @property
     def weights(self) -> Params:

@@ -108,7 +108,7 @@ def train(exp: Experiment, data: Data, workdir: Path) -> TrainState:
                     meter.restart()
                 elif stopping or step % config.checkpoint.every_steps == 0:
                     meter.flush()
-                    checkpoints.save(step, state)
+                    checkpoints.save(step, state.as_tree())
                 if stop.requested:
                     stop_here(checkpoints, writer, step)
             meter.flush()
@@ -143,7 +143,7 @@ def evaluate_and_save(
     with saved_if_stopped(checkpoints, state, writer, step):
         row = evaluate(evaluator, state, writer, step)
     if step:  # step 0 is the initialisation again
-        checkpoints.save(step, state, row)
+        checkpoints.save(step, state.as_tree(), row)
 
 
 @contextlib.contextmanager
@@ -155,7 +155,7 @@ def saved_if_stopped(
         yield
     except Interrupted:
         if step:
-            checkpoints.save(step, state)
+            checkpoints.save(step, state.as_tree())
         stop_here(checkpoints, writer, step)
 
 
@@ -292,8 +292,9 @@ def restore_or_init(
     checkpoints: Checkpoints,
 ) -> tuple[int, TrainState]:
     """(steps done, state): the newest checkpoint, else fresh or pre-trained parameters."""
-    if restored := checkpoints.restore_latest(abstract):
-        return restored
+    if restored := checkpoints.restore_latest(abstract.as_tree()):
+        step, tree = restored
+        return step, TrainState(**tree)
     layout = jax.tree.map(lambda x: x.sharding, abstract)
     pairs = experiment.initial_pairs(exp, data.num_pairs)
     make = jax.jit(
