@@ -191,7 +191,7 @@ def run_of(config, workdir: Path) -> None:
     with checkpoints.Checkpoints(workdir) as saved:
         _, state = trainer.restore_or_init(exp, optimizer, abstract, saved)
         saved.save(1, state, 50.0)
-    experiment.save_config(config, workdir)
+    run_files.save_config(config, workdir, {})
 
 
 def test_workdir_of_another_model(tiny_config, tmp_path):

@@ -9,12 +9,14 @@ import pytest
 from flax import nnx
 from PIL import Image
 
-from tipr_jax import checkpoints, export
+from tipr_jax import checkpoints
 from tipr_jax.gallery import __main__ as command
 from tipr_jax.gallery.retriever import Retriever
+from tipr_jax.inference.model import TrainedModel
 from tipr_jax.metrics.retrieval import unit_rows
 from tipr_jax.models import get_method, irra
-from tipr_jax.models.bi_irra import Config, text_mask
+from tipr_jax.models.bi_irra.config import Config
+from tipr_jax.models.bi_irra.model import text_mask
 from tipr_jax.precision import policy
 from tipr_jax.preprocess import image as preprocess
 from tipr_jax.train_state import define_model
@@ -39,8 +41,8 @@ def parameters(config) -> dict:
 
 
 @pytest.fixture(scope="module")
-def model() -> export.TrainedModel:
-    return export.TrainedModel(
+def model() -> TrainedModel:
+    return TrainedModel(
         "bi_irra", CONFIG, parameters(CONFIG), tokenizer, test_resize="bicubic"
     )
 
@@ -104,7 +106,7 @@ def test_rerank(model, released, photos):
 
 def test_a_model_without_matching_head_cannot_rerank(photos):
     config = dataclasses.replace(CONFIG, losses=("itc",))
-    model = export.TrainedModel("bi_irra", config, parameters(config), tokenizer)
+    model = TrainedModel("bi_irra", config, parameters(config), tokenizer)
     with pytest.raises(ValueError, match="no matching head"):
         model.match(photos, "red")
 

@@ -114,7 +114,7 @@ def test_refusals():
     with pytest.raises(ValueError, match="micro_batches is 0"):
         check_micro_batches(get_method("irra"), 0)
     with pytest.raises(ValueError, match="in one piece"):
-        check_micro_batches(get_method("irra")._replace(parts=None), 2)
+        check_micro_batches(dataclasses.replace(get_method("irra"), parts=None), 2)
     config = irra_config.get_config("debug")
     config.micro_batches = 3
     with pytest.raises(ValueError, match="3 micro-batches"):

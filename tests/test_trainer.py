@@ -161,7 +161,7 @@ def test_select_on_a_split_that_is_not_there(tiny_config, data, tmp_path):
 
 def test_run_can_be_loaded_and_used(tiny_config, data, tmp_path):
     exp = build(tiny_config, data)
-    experiment.save_config(tiny_config, tmp_path)
+    run_files.save_config(tiny_config, tmp_path, {})
     trainer.train(exp, data, tmp_path)
     model = export.load(tmp_path)
     assert model.embed_texts(["a man in a red coat"]).shape == (1, 64)

@@ -15,7 +15,8 @@ from jax.sharding import PartitionSpec as P
 from tipr_jax import sharding
 from tipr_jax.models import get_method
 from tipr_jax.models.bi_irra import objective as training
-from tipr_jax.models.bi_irra import LOSSES, Config, text_mask
+from tipr_jax.models.bi_irra.config import LOSSES, Config
+from tipr_jax.models.bi_irra.model import text_mask
 from tipr_jax.precision import DtypePolicy
 from tipr_jax.pretrained.key_table import flatten, unflatten
 from tipr_jax.train_state import define_model
