@@ -32,9 +32,7 @@ def abstract(state, place=None):
 def test_keeps_the_newest_and_the_earliest_best(tmp_path):
     with Checkpoints(tmp_path, keep_last=2, criterion=ON_TEST) as c:
         for step, rank1 in enumerate([None, 30.0, None, 30.0, None, 20.0, None], 1):
-            c.save(
-                step, make_state(step), rank1 and evaluation_row({"test": {"t2i": {"R1": rank1}}})
-            )
+            c.save(step, make_state(step), rank1 and evaluation_row({"test": scores(rank1)}))
             c.wait()
             assert c.is_evaluated(step) == (rank1 is not None)
         assert (c.best_step(), c.latest_step()) == (2, 7)
@@ -49,7 +47,8 @@ def test_keeps_the_newest_and_the_earliest_best(tmp_path):
 def write_config(workdir: Path, **evaluation) -> ConfigDict:
     """What the trainer writes, as far as it matters here; the config."""
     fields = {"select_on": "test", "select_by": "R1", "gallery": "unique"} | evaluation
-    data = {"image_size": (8, 4), "text_length": 8, "languages": (), "source": "", "target": ""}
+    languages = {"languages": (), "source": "en", "target": "zh"}
+    data = {"image_size": (8, 4), "text_length": 8} | languages
     config = ConfigDict({"method": "any", "model": {}, "data": data, "eval": fields})
     config.init_from = ""
     run_files.save_config(config, workdir, {})
@@ -71,8 +70,9 @@ class Run:
                 row = evaluation_row({s: scores(v) for s, v in values.items()}, candidates)
                 with (self.workdir / run_files.METRICS).open("a") as file:
                     file.write(json.dumps({"step": step} | row) + "\n")
-                checkpoints.save(step, make_state(step), row)
-                checkpoints.wait()
+                if step:
+                    checkpoints.save(step, make_state(step), row)
+                    checkpoints.wait()
 
     def best(self) -> int:
         """The step on which weights, results.json and report agree."""
@@ -115,13 +115,15 @@ def test_another_metric_after_a_resume(run):
 def test_another_number_of_candidates_after_a_resume(run):
     """Re-ranked metrics of other numbers of candidates do not compare: the cosine decides."""
     run.train({1: {"test": (30, 0, 50)}, 2: {"test": (20, 0, 60)}}, candidates=32)
-    assert run.best() == 2
-    run.train({3: {"test": (25, 0, 55)}}, candidates=64)
-    assert run.best() == 3  # step 1 is gone, 2 is worse by cosine
-    run.train({4: {"test": (22, 0, 58)}}, candidates=64)
+    assert run.best() == 2 and run_files.saved_steps(run.workdir) == [2]
+    run.train({3: {"test": (15, 0, 90)}}, candidates=64)
+    assert run.best() == 2 and run_files.saved_steps(run.workdir) == [2, 3]
+    run.train({4: {"test": (25, 0, 55)}}, candidates=64)
     assert run.best() == 4 and run_files.saved_steps(run.workdir) == [4]
-    run.train({5: {"test": 30}})
-    assert run.best() == 5
+    run.train({5: {"test": (22, 0, 58)}}, candidates=64)  # these two compare
+    assert run.best() == 5 and run_files.saved_steps(run.workdir) == [5]
+    run.train({6: {"test": 21}})  # without re-ranking
+    assert run.best() == 5 and run_files.saved_steps(run.workdir) == [5, 6]
 
 
 def test_another_split_after_a_resume(run):
@@ -164,13 +166,12 @@ def test_the_best_of_every_language_is_kept_and_loaded(run):
     for language, expected in (("", 1), ("en", 1), ("zh", 2), ("fr", 1)):
         step, params = load_params(run.workdir, language)
         assert step == expected == float(params["tower"]["kernel"][0, 0])
-    run.config.data.update(source="en", target="zh")
     languages = results.write_results(run.workdir, run.config)["languages"]
     assert [languages[name]["best"]["step"] for name in ("en", "zh")] == [1, 2]
 
 
 def test_runs_that_saved_a_score_alone_are_ranked_by_their_metrics_file(run):
-    """What the package wrote before 2026; the newly selected step is kept from then on."""
+    """What earlier versions of the package wrote; the newly selected step is kept from then on."""
     run.train({1: {"test": (30, 10, 30)}, 2: {"test": (20, 20, 20)}}, candidates=32)
     for step, score in ((1, 30.0), (2, 20.0)):
         saved = run.workdir / "checkpoints" / str(step) / "metrics" / "metrics"
