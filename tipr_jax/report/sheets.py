@@ -4,6 +4,7 @@ import dataclasses
 import html
 import os
 import pathlib
+import textwrap
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
@@ -58,11 +59,12 @@ def sheet_section(
     return "\n".join(parts)
 
 
-def draw_sheet(sheet: RetrievalSheet, path: str | os.PathLike) -> None:
+def draw_sheet(sheet: RetrievalSheet, path: str | os.PathLike, *, with_query: bool = False) -> None:
     """Draws one sheet as a PNG: ground truth, then the ranked images with rank and score.
 
     Right images have a green solid frame and a tick, wrong ones a red dashed frame and a cross. An
-    image that cannot be read is drawn as an empty grey one.
+    image that cannot be read is drawn as an empty grey one. with_query: also the sentence, for a
+    picture that stands alone, if its script can be drawn.
     """
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
@@ -70,6 +72,8 @@ def draw_sheet(sheet: RetrievalSheet, path: str | os.PathLike) -> None:
     ranked = sheet.ranked[:_RANKED_IMAGES]
     figure = Figure(figsize=(13.2, 3.1), layout="constrained")
     FigureCanvasAgg(figure)
+    if with_query:
+        figure.suptitle(_drawable(sheet.query), fontsize=11, parse_math=False)
     axes = list(figure.subplots(1, 1 + _RANKED_IMAGES))
     if sheet.query_image_path is None:
         axes.pop().set_axis_off()
@@ -97,3 +101,13 @@ def _draw_image(axes: "Axes", image_path: str, label: str, colour: str, style: L
     axes.set_xlabel(label, fontsize=9, color=colour)
     for spine in axes.spines.values():
         spine.set(edgecolor=colour, linewidth=3, linestyle=style)
+
+
+def _drawable(text: str) -> str:
+    """The text, wrapped; empty if matplotlib's font lacks a character (Chinese)."""
+    from matplotlib import font_manager
+
+    font = font_manager.get_font(font_manager.findfont("DejaVu Sans"))
+    if any(ord(c) not in font.get_charmap() for c in text if not c.isspace()):
+        return ""
+    return "\n".join(textwrap.wrap(text, 130, max_lines=3, placeholder=" …"))
