@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from tipr_jax import main, results
+from tipr_jax import main
 from tipr_jax.models.irra import LOSSES
 
 
@@ -43,16 +43,3 @@ def test_dry_run_counts_this_data_set(tiny_config, tmp_path, capsys):
     main.run(tiny_config, tmp_path / "run", "eval")
     assert "nothing was run" in capsys.readouterr().out
     assert not (tmp_path / "run").exists()
-
-
-def test_selection_prefers_the_earliest_best_and_ignores_missing_splits():
-    def scores(**rank1):
-        return {split: {"t2i": {"R1": value}, "i2t": {"R1": 0.0}} for split, value in rank1.items()}
-
-    evaluations = [
-        (10, scores(test=50.0)),
-        (20, scores(test=50.0, val=1.0)),
-        (30, scores(test=4.0)),
-    ]
-    assert results.select(evaluations, "test", "R1")[0] == 10
-    assert results.select(evaluations, "val", "R1")[0] == 20

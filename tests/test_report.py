@@ -7,13 +7,14 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from tipr_jax.report import RetrievalSheet, draw_sheet, write_report
+from tipr_jax.report import RetrievalSheet, write_report
+from tipr_jax.report.sheets import draw_sheet
 
 METRICS = {"R1": 48.25, "R5": 70.0, "R10": 80.0, "mAP": 44.0, "mINP": 30.5}
 
 
 class Page(html.parser.HTMLParser):
-    """Text and picture sources of a page; fails on a script."""
+    """Text, tags and picture sources of a page."""
 
     def __init__(self, path):
         super().__init__()
@@ -35,9 +36,14 @@ def run(tmp_path):
     lines.append({"step": 4, "time": 1.0, "val/R1": 40.0, "val/mAP": None})
     text = "".join(json.dumps(line) + "\n" for line in lines) + '{"step": 5, "tra'
     (tmp_path / "metrics.jsonl").write_text(text)
-    block = {"split": "test", "step": 4, "t2i": METRICS}
-    results = block | {"selected_on": "val", "i2t": METRICS | {"R1": 51.75}}
-    results |= {"last": block | {"t2i": {"R1": 47.5}}, "untrained": block | {"t2i": {"R1": 1.25}}}
+    blocks = {
+        "untrained": {"t2i": {"R1": 1.25}, "step": 0},
+        "best on val": {"t2i": METRICS, "i2t": METRICS | {"R1": 51.75}, "step": 4},
+        "best on test": {"t2i": METRICS, "i2t": METRICS | {"R1": 51.75}, "step": 4},
+        "last epoch": {"t2i": METRICS | {"R1": 47.5}, "t2i_rerank": {"R1": 53.5}, "step": 5},
+    }
+    blocks = {name: block | {"split": "test"} for name, block in blocks.items()}
+    results = blocks["best on val"] | {"selected_on": "val", "others": blocks, "gallery": "unique"}
     (tmp_path / "results.json").write_text(json.dumps(results))
     config = {"optim": {"lr": 1e-3}, "note": "<img src=x>"}
     (tmp_path / "config.json").write_text(json.dumps(config))
@@ -58,8 +64,10 @@ def test_complete_report(run):
     path = write_report(run, title="IRRA & co", sheets=sheets)
     page = Page(path)
     assert path == run / "report.html"
-    for text in ("selected on val", "48.25", "51.75", "untrained", "1.25", "last", "47.50", "–"):
+    for text in ("selected on val: step 4", "untrained", "1.25", "last epoch", "47.50", "53.50"):
         assert text in page.text
+    assert page.text.count("best on val, best on test") == 1
+    assert page.text.count("48.25") == page.text.count("51.75") == 1  # one row, both directions
     for text in ("IRRA & co", "Worst <queries>", "“<script>x</script> $a$”", "<img src=x>"):
         assert text in page.text  # as text: escaped
     assert "script" not in page.tags
@@ -98,13 +106,13 @@ def test_frames_tell_right_from_wrong(run):
     assert pixels(run / "wrong.png", green) == 0 and pixels(run / "wrong.png", red) > 500
 
 
-@pytest.mark.filterwarnings("error")  # matplotlib warns of characters it cannot draw
+@pytest.mark.filterwarnings("error")  # matplotlib would warn of characters that it cannot draw
 def test_unreadable_images_and_other_scripts(run):
     (run / "broken.png").write_bytes(b"\x89PNG\r\n\x1a\n")
     ranked = [(str(run / "broken.png"), 0.5, True), (str(run / "absent.png"), 0.4, False)]
     query = "穿红色外套的女人"
     path = write_report(run, sheets={"Queries": [RetrievalSheet(query, "nowhere.jpg", ranked)]})
-    assert query in Page(path).text
+    assert Page(path).text.count(query) == 1
     assert pixels(run / "report/sheet_0_0.png", (0xDD, 0xDD, 0xDD)) > 5000
 
 

@@ -15,7 +15,7 @@ import pytest
 from flax import nnx
 
 from configs import bi_irra
-from tipr_jax import experiment, rerank, results
+from tipr_jax import experiment, rerank
 from tipr_jax.evaluator import (
     Evaluator,
     Interrupted,
@@ -285,66 +285,3 @@ def test_sheets_show_one_query_in_every_language():
     assert queries == [f"en {number}", f"zh {number}"]
     alone = example_sheets({"test": found["test"]}, splits)
     assert list(alone) == list(sheets)[:2]
-
-
-def row(value: float, rerank: bool = True) -> dict:
-    names = ("t2i", "i2t", "t2i_rerank")[: 3 if rerank else 2]
-    return {
-        name: dict.fromkeys(("R1", "R5", "R10", "mAP", "mINP"), value + i)
-        for i, name in enumerate(names)
-    }
-
-
-def test_results_per_language():
-    """English is best at step 20 by the re-ranked R1, Chinese at step 10."""
-    config = make_config()
-    evaluations = [(0, {"test": row(1), "test_zh": row(1)})]
-    evaluations.append((10, {"test": row(50), "test_zh": row(48)}))
-    evaluations.append((20, {"test": row(60), "test_zh": row(40)}))
-    evaluations[1][1]["test"]["t2i"]["R1"] = 99.0  # the cosine ranking does not count
-    evaluations.append((30, {"test": row(55), "test_zh": row(45)}))
-    summary = results.summarise(evaluations, config, "test")
-    assert summary["step"] == 20 and summary["t2i_rerank"]["R1"] == 62
-    chosen = {
-        language: {name: (block["split"], block["step"]) for name, block in blocks.items()}
-        for language, blocks in summary["languages"].items()
-    }
-    assert chosen == {
-        "en": {"best": ("test", 20), "last epoch": ("test", 30)},
-        "zh": {"best": ("test_zh", 10), "last epoch": ("test_zh", 30)},
-    }
-    assert list(summary["others"]) == ["untrained", "best on test", "last epoch"]
-    assert results.select(evaluations, "test_zh", "R1")[0] == 10
-    text = results.table(summary)
-    lines = {line.split("(")[0].strip(): line for line in text.splitlines() if "(step" in line}
-    assert {"en best", "en last epoch", "zh best", "zh last epoch"} < set(lines)
-    assert lines["zh best"].split()[-10:] == ["48.00"] * 5 + ["50.00"] * 5
-    assert "text to image, re-ranked" in text
-
-
-def test_languages_are_selected_on_the_split_that_is_asked_for():
-    """And by cosine, as one of the evaluations was not re-ranked."""
-    evaluations = [
-        (10, {"val": row(9), "val_zh": row(5), "test": row(50), "test_zh": row(60)}),
-        (20, {"val": row(8, False), "val_zh": row(6), "test": row(70), "test_zh": row(40)}),
-    ]
-    languages = results.summarise(evaluations, make_config(), "val")["languages"]
-    assert [languages[name]["best"]["step"] for name in ("en", "zh")] == [10, 20]
-    assert languages["zh"]["best"]["t2i"]["R1"] == 40
-    assert results.select(evaluations, "val", "R1")[0] == 10
-
-
-def test_results_of_one_evaluation_without_reranking():
-    summary = results.summarise(
-        [(7, {"test": row(1, False), "test_zh": row(2, False)})], make_config(), "given"
-    )
-    assert [block["last epoch"]["t2i"]["R1"] for block in summary["languages"].values()] == [1, 2]
-    table = results.table(summary)
-    assert "zh (step 7)" in table and "re-ranked" not in table
-
-
-def test_rows_of_metrics_jsonl_keep_languages_and_directions(tmp_path):
-    scores = {"test": row(3), "test_zh": row(4)}
-    line = json.dumps({"step": 5} | results.evaluation_row(scores))
-    (tmp_path / "metrics.jsonl").write_text(line)
-    assert results.read_evaluations(tmp_path) == [(5, scores)]

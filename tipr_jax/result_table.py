@@ -1,6 +1,6 @@
 """The numbers of `results.json` as rows, and as a table of text; the report draws the same rows."""
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 from tipr_jax.results import Block, Directions
@@ -23,24 +23,37 @@ class Row(NamedTuple):
 
 def rows(summary: Mapping[str, Any]) -> list[Row]:
     """One row per set of weights in `others`, or of the given weights."""
-    return _merged((summary.get("others") or {"given weights": summary}).items())
+    return _merged(_weights(summary))
 
 
 def language_rows(summary: Mapping[str, Any]) -> list[Row]:
     """Per language one row for the best weights and one for the last, or one for both."""
-    named = {}
+    return _merged(_languages(summary))
+
+
+def all_rows(summary: Mapping[str, Any]) -> list[Row]:
+    """`rows` and `language_rows`; what is in both is one row, with its names in both."""
+    return _merged(_weights(summary) | _languages(summary))
+
+
+def _weights(summary: Mapping[str, Any]) -> dict[str, Block]:
+    return dict(summary.get("others") or {"given weights": summary})
+
+
+def _languages(summary: Mapping[str, Any]) -> dict[str, Block]:
+    named: dict[str, Block] = {}
     for language, blocks in summary.get("languages", {}).items():
         if blocks["best"]["step"] == blocks["last epoch"]["step"]:
             named[language] = blocks["best"]
         else:
             named |= {f"{language} {name}": block for name, block in blocks.items()}
-    return _merged(named.items())
+    return named
 
 
-def _merged(named: Iterable[tuple[str, Block]]) -> list[Row]:
+def _merged(named: Mapping[str, Block]) -> list[Row]:
     """Rows in order; blocks of the same weights and split become one, whose names are joined."""
     merged: list[Row] = []
-    for name, block in named:
+    for name, block in named.items():
         directions = {key: block[key] for key in TITLES if key in block}
         row = Row(name, block["split"], block["step"], directions)
         same = [i for i, other in enumerate(merged) if other[1:] == row[1:]]

@@ -39,7 +39,7 @@ def main(argv: list[str]) -> None:
 
 def search() -> None:
     from tipr_jax.gallery.retriever import Retriever, find_images
-    from tipr_jax.report import RetrievalSheet, draw_sheet
+    from tipr_jax.report.sheets import RetrievalSheet, draw_sheet
 
     retriever = Retriever.load(_MODEL.value, _LANGUAGE.value)
     retriever.model.language_index(_LANGUAGE.value)  # before all photos are read
@@ -54,7 +54,9 @@ def search() -> None:
         print(f"{rank:3}  {match.score:.3f}  {match.path}")
     picture = Path(_PICTURE.value or Path(_MODEL.value) / "search.png")
     draw_sheet(
-        RetrievalSheet(_QUERY.value, None, [(m.path, m.score, None) for m in matches]), picture
+        RetrievalSheet(_QUERY.value, None, [(m.path, m.score, None) for m in matches]),
+        picture,
+        with_query=True,
     )
     print(f"picture: {picture}")
 
