@@ -101,7 +101,7 @@ def run_steps(method: str, layout: Layout) -> dict[str, Any]:
     rows = sharding.process_rows(exp.batch_sharding, BATCH_SIZE)
     c = exp.model_config
     sizes = {"vocab_size": c.vocab_size, "num_persons": NUM_PERSONS}
-    sizes["columns"] = exp.method.columns(c)
+    sizes["specs"] = exp.column_specs
     batch = synthetic_batch(BATCH_SIZE, c.image_size, c.text_length, **sizes)
     batch["valid"][-3:] = False
     batch = sharding.put_batch({k: v[rows] for k, v in batch.items()}, exp.batch_sharding)
@@ -202,7 +202,7 @@ def check(method: str, layouts: list[Layout]) -> bool:
 
 
 def main() -> None:
-    from tipr_jax.models import get_method
+    from tipr_jax.models import method_names
     from tipr_jax.sharding import RULES
 
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])

@@ -1,5 +1,6 @@
 """What a user sees after a mistake: one line that says what to change, and nothing half-written."""
 
+import dataclasses
 import json
 import shutil
 import struct
@@ -11,7 +12,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from tipr_jax import checkpoints, experiment, main, trainer
+from tipr_jax import checkpoints, experiment, main, run_files, trainer
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -128,7 +129,7 @@ def test_bad_image_while_training(tiny_config, data_set, tmp_path, monkeypatch, 
     path.unlink() if content is None else path.write_bytes(content)
     message = refusal(tiny_config, tmp_path / "run")
     assert str(path) in message and expected in message
-    assert not checkpoints.is_run(tmp_path / "run")
+    assert not run_files.is_run(tmp_path / "run")
 
 
 def test_bad_image_while_evaluating(tiny_config, data_set, tmp_path):
@@ -171,7 +172,7 @@ def test_init_from_another_size(tiny_config, tmp_path):
     tiny_config.init_from = converted(tmp_path / "weights")
     message = refusal(tiny_config, tmp_path / "run")
     assert "weights does not fit the model" in message and "nothing given" in message
-    assert not checkpoints.is_run(tmp_path / "run")
+    assert not run_files.is_run(tmp_path / "run")
 
 
 def test_init_from_damaged_files(tiny_config, tmp_path):
@@ -190,8 +191,8 @@ def run_of(config, workdir: Path) -> None:
     abstract = experiment.abstract_state(exp, optimizer)
     with checkpoints.Checkpoints(workdir) as saved:
         _, state = trainer.restore_or_init(exp, optimizer, abstract, saved)
-        saved.save(1, state, 50.0)
-    run_files.save_config(config, workdir, {})
+        saved.save(1, state.as_tree())
+    run_files.save_config(config, workdir, dataclasses.asdict(exp.model_config))
 
 
 def test_workdir_of_another_model(tiny_config, tmp_path):

@@ -15,18 +15,20 @@ import pytest
 from flax import nnx
 
 from configs import bi_irra
-from tipr_jax import experiment, rerank
+from tipr_jax import experiment
 from tipr_jax.evaluator import (
     Evaluator,
     Interrupted,
     SplitFeatures,
     example_sheets,
-    language_index,
 )
+from tipr_jax.inference import rerank
+from tipr_jax.inference.encoders import language_index
 from tipr_jax.metrics.rerank import rerank_scores
 from tipr_jax.metrics.retrieval import metrics_from_similarity, unit_rows
 from tipr_jax.models import irra
-from tipr_jax.models.bi_irra import Config, text_mask
+from tipr_jax.models.bi_irra.config import Config
+from tipr_jax.models.bi_irra.model import text_mask
 from tipr_jax.sharding import put_params
 
 IMAGES, CAPTIONS, LENGTH = 21, 42, 12
@@ -142,7 +144,7 @@ def test_scores_equal_the_models_one_pair_at_a_time(reference, devices, pairs):
     evaluator = Evaluator(exp, data)
     ((_, features),) = evaluator.features(params, ["test_zh"], tokens=True)
     batches = data.text_batches("test_zh", evaluator._rows)
-    towers = evaluator.tower_params(params)
+    towers = evaluator.encoders.select(params)
     got = evaluator.reranker(towers, batches, features.image_tokens, candidates)
     want = np.take_along_axis(reference["test_zh"][1], candidates[..., None], axis=1)
     assert got.shape == (CAPTIONS, 6, 2) and np.ptp(got[..., 1]) > 0.1
@@ -177,7 +179,7 @@ def test_metrics_are_those_of_the_filled_matrix(evaluated, reference, split):
 
 def test_more_candidates_than_images_and_the_line_about_speed(evaluated, caplog, monkeypatch):
     evaluator, params, *_ = evaluated
-    monkeypatch.setitem(evaluator.exp.config.eval, "rerank_k", 500)
+    monkeypatch.setitem(evaluator.config.eval, "rerank_k", 500)
     with caplog.at_level("INFO", "tipr_jax"):
         evaluator.evaluate(params, ["test"])
     assert f"500, all {IMAGES} images" in caplog.text
@@ -187,7 +189,7 @@ def test_more_candidates_than_images_and_the_line_about_speed(evaluated, caplog,
 def test_every_second_row_as_gallery(evaluated, reference, monkeypatch):
     """Captions 0, 2, 4, ... bring every image once here, so that the numbers stay the same."""
     evaluator, params, _, scores = evaluated
-    monkeypatch.setitem(evaluator.exp.config.eval, "gallery", "every_second_row")
+    monkeypatch.setitem(evaluator.config.eval, "gallery", "every_second_row")
     parity = evaluator.evaluate(params, ["test"])["test"]
     for direction in ("t2i", "t2i_rerank"):
         assert parity[direction] == pytest.approx(scores["test"][direction])
@@ -240,7 +242,7 @@ def test_a_request_to_stop_ends_it_between_two_chunks(evaluated, monkeypatch):
     tokens = np.zeros((IMAGES, 9, 32), np.float32)
     with pytest.raises(Interrupted):
         evaluator.reranker(
-            evaluator.tower_params(params),
+            evaluator.encoders.select(params),
             data.text_batches("test", evaluator._rows),
             tokens,
             np.zeros((CAPTIONS, 6), int),
@@ -262,9 +264,7 @@ def test_an_unknown_score():
 
 
 def test_languages_of_captions():
-    index = lambda language, config: language_index(  # noqa: E731
-        config, types.SimpleNamespace(language=language)
-    )
+    index = lambda language, config: language_index(config.languages, language)  # noqa: E731
     assert [index(x, Config.tiny()) for x in ("en", "zh", "")] == [0, 1, 0]
     assert index("zh", irra.Config()) == 0  # a model of one language does not ask
     with pytest.raises(ValueError, match="'fr'.*data.target"):

@@ -9,7 +9,7 @@ import pytest
 from flax import nnx
 from PIL import Image
 
-from tipr_jax import checkpoints
+from tipr_jax import run_files
 from tipr_jax.gallery import __main__ as command
 from tipr_jax.gallery.retriever import Retriever
 from tipr_jax.inference.model import TrainedModel
@@ -42,9 +42,7 @@ def parameters(config) -> dict:
 
 @pytest.fixture(scope="module")
 def model() -> TrainedModel:
-    return TrainedModel(
-        "bi_irra", CONFIG, parameters(CONFIG), tokenizer, test_resize="bicubic"
-    )
+    return TrainedModel("bi_irra", CONFIG, parameters(CONFIG), tokenizer, test_resize="bicubic")
 
 
 @pytest.fixture(scope="module")
@@ -112,7 +110,7 @@ def test_a_model_without_matching_head_cannot_rerank(photos):
 
 
 def test_command_line(model, photos, monkeypatch, tmp_path, capsys):
-    monkeypatch.setattr(Retriever, "load", lambda directory: Retriever(model))
+    monkeypatch.setattr(Retriever, "load", lambda directory, language: Retriever(model))
     values = {"MODEL": "m", "IMAGES": photos[0].rsplit("/", 1)[0], "QUERY": "rot", "TOP": 3}
     values |= {"LANGUAGE": "zh", "RERANK": 5, "PICTURE": str(tmp_path / "search.png")}
 
@@ -145,16 +143,16 @@ def run_config(**data) -> dict:
 def test_languages_and_filter_of_a_run(tmp_path):
     write = lambda config: (tmp_path / "config.json").write_text(json.dumps(config))  # noqa: E731
     write(run_config(test_resize="bicubic"))
-    assert checkpoints.test_resize(tmp_path) == "bicubic"
-    _, fields = checkpoints.model_fields(tmp_path)
+    assert run_files.test_resize(tmp_path) == "bicubic"
+    _, fields = run_files.model_fields(tmp_path)
     assert fields["languages"] == ("en", "fr")
     assert fields["mim_pairs"] == (("source", "target"),)
     hash(Config(**fields))
     write(run_config(languages=["en", "de", "zh"]))
-    assert checkpoints.model_fields(tmp_path)[1]["languages"] == ("en", "de", "zh")
-    assert checkpoints.test_resize(tmp_path) == "bilinear"  # runs before there was a choice
+    assert run_files.model_fields(tmp_path)[1]["languages"] == ("en", "de", "zh")
+    assert run_files.test_resize(tmp_path) == "bilinear"  # runs before there was a choice
     write(run_config(source="", target=""))
-    assert "languages" not in checkpoints.model_fields(tmp_path)[1]
+    assert "languages" not in run_files.model_fields(tmp_path)[1]
     write({"method": "irra", "model": {}, "test_resize": "bicubic"})  # a model directory
-    assert checkpoints.test_resize(tmp_path) == "bicubic"
-    assert not hasattr(irra.Config(), "languages")
+    assert run_files.test_resize(tmp_path) == "bicubic"
+    assert irra.Config().languages == ()

@@ -13,7 +13,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from tipr_jax import checkpoints, experiment, export, optim, trainer
+from tipr_jax import checkpoints, experiment, optim, trainer
+from tipr_jax.inference.model import load
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -161,9 +162,8 @@ def test_select_on_a_split_that_is_not_there(tiny_config, data, tmp_path):
 
 def test_run_can_be_loaded_and_used(tiny_config, data, tmp_path):
     exp = build(tiny_config, data)
-    run_files.save_config(tiny_config, tmp_path, {})
     trainer.train(exp, data, tmp_path)
-    model = export.load(tmp_path)
+    model = load(tmp_path)
     assert model.embed_texts(["a man in a red coat"]).shape == (1, 64)
     assert model.embed_images(data.splits["test"].image_path[:3]).shape == (3, 64)
 

@@ -72,7 +72,7 @@ def train(exp: Experiment, data: Data, workdir: Path) -> TrainState:
         ) as checkpoints,
         distributed.StopSignal() as stop,
     ):
-        start, state = restore_or_init(exp, data, optimizer, abstract, checkpoints)
+        start, state = restore_or_init(exp, optimizer, abstract, checkpoints)
         # Not before: a run that is refused keeps its own.
         run_files.save_config(config, workdir, dataclasses.asdict(exp.model_config))
         if distributed.is_writer():
@@ -286,7 +286,6 @@ def jit_train_step(
 
 def restore_or_init(
     exp: Experiment,
-    data: Data,
     optimizer: optax.GradientTransformation,
     abstract: TrainState,
     checkpoints: Checkpoints,
@@ -296,7 +295,8 @@ def restore_or_init(
         step, tree = restored
         return step, TrainState(**tree)
     layout = jax.tree.map(lambda x: x.sharding, abstract)
-    pairs = experiment.initial_pairs(exp, data.num_pairs)
+    num_pairs = max(map(len, abstract.pairs.values()), default=0)
+    pairs = experiment.initial_pairs(exp, num_pairs)
     make = jax.jit(
         lambda weights, pairs: experiment.new_state(exp, weights, optimizer, pairs),
         out_shardings=layout,

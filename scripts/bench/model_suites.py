@@ -74,12 +74,12 @@ def train_call(exp: experiment.Experiment, steps: int) -> Call:
 
 def encode_calls(exp: experiment.Experiment) -> dict[str, Call]:
     evaluator = Evaluator(exp, data=None)
-    params = evaluator.tower_params(experiment.initial_params(exp))
+    params = evaluator.encoders.select(experiment.initial_params(exp))
     batch = put_batch(make_batch(exp), exp.batch_sharding)
     image, text = batch["image"], batch["text_ids"]
     return {
-        "image": lambda: jax.block_until_ready(evaluator.encode_image(params, image)),
-        "text": lambda: jax.block_until_ready(evaluator.encode_text(params, text)),
+        "image": lambda: jax.block_until_ready(evaluator.encoders.encode_image(params, image)),
+        "text": lambda: jax.block_until_ready(evaluator.encoders.encode_text(params, text, 0)),
     }
 
 

@@ -13,8 +13,8 @@ from golden.report import loss as activation
 from tipr_jax.losses.contrastive import sdm_loss
 from tipr_jax.losses.matching import matching_loss, negative_weights, soft_itc_loss
 from tipr_jax.models import get_method
-from tipr_jax.models.bi_irra import objective as training
 from tipr_jax.models.bi_irra import SIDES, BiIrra, Config, text_mask
+from tipr_jax.models.bi_irra import objective as training
 from tipr_jax.nn.beit import relative_position_index
 from tipr_jax.nn.xlm_roberta import roberta_positions
 from tipr_jax.precision import DtypePolicy

@@ -11,12 +11,13 @@ import pytest
 from safetensors.numpy import load_file, save_file
 
 from tipr_jax import convert
-from tipr_jax.checkpoints import load_params, model_fields
+from tipr_jax.checkpoints import load_params
 from tipr_jax.models import get_method
 from tipr_jax.models.bi_irra import Config
 from tipr_jax.precision import DtypePolicy
 from tipr_jax.pretrained import beit, bi_irra, xlm_roberta
 from tipr_jax.pretrained.key_table import flatten
+from tipr_jax.run_files import model_fields
 from tipr_jax.train_state import count_parameters, define_model
 
 GOLDEN = Path(__file__).parents[1] / "golden" / "bi_irra"

@@ -11,7 +11,7 @@ from clip_models import hugging_face, official_irra, openai_clip
 from safetensors.numpy import load_file, save_file
 
 from tipr_jax import convert
-from tipr_jax.checkpoints import load_params, model_fields
+from tipr_jax.checkpoints import load_params
 from tipr_jax.models import get_method
 from tipr_jax.models.irra import Config
 from tipr_jax.nn.pos_embed import resize_pos_embed
@@ -19,6 +19,7 @@ from tipr_jax.precision import DtypePolicy
 from tipr_jax.pretrained import files, irra
 from tipr_jax.pretrained import openai_clip as clip
 from tipr_jax.pretrained.key_table import flatten
+from tipr_jax.run_files import model_fields
 from tipr_jax.train_state import define_model
 
 IMAGE = "--image_size=24,16"  # 3 x 2 patches of 8
@@ -223,7 +224,7 @@ def test_wrong_files(tmp_path, capsys):
     save_file(openai_clip(), tmp_path / "clip.safetensors")
     message = failure(capsys, "irra", tmp_path / "clip.safetensors", out)
     assert "unknown tensors" in message and "and" in message
-    assert "use --method=irra" in failure(
+    assert "--method=irra or --method=ivt" in failure(
         capsys, "openai_clip", tmp_path / "clip.safetensors", out, "--reverse"
     )
     left = {path.name for path in tmp_path.iterdir()}

@@ -11,10 +11,11 @@ from flax import nnx
 from torch_irra import released_metrics, torch_features
 
 from tipr_jax import convert
-from tipr_jax.checkpoints import load_params, model_fields
+from tipr_jax.checkpoints import load_params
 from tipr_jax.models import get_method
 from tipr_jax.models.irra import Config
 from tipr_jax.precision import DtypePolicy
+from tipr_jax.run_files import model_fields
 from tipr_jax.train_state import define_model
 
 

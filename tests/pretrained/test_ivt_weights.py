@@ -6,12 +6,13 @@ import pytest
 from safetensors.numpy import load_file, save_file
 
 from tipr_jax import convert
-from tipr_jax.checkpoints import load_params, model_fields
+from tipr_jax.checkpoints import load_params
 from tipr_jax.models import get_method
-from tipr_jax.models.ivt import LOSSES, Config
+from tipr_jax.models.ivt import LOSSES, Config, adopt
 from tipr_jax.precision import DtypePolicy
-from tipr_jax.pretrained import bert, ivt, timm_vit
+from tipr_jax.pretrained import bert, ivt, start, timm_vit
 from tipr_jax.pretrained.key_table import flatten
+from tipr_jax.run_files import model_fields
 from tipr_jax.train_state import define_model
 
 WIDTH, DEPTH, VOCAB, POSITIONS = 128, 2, 64, 24
@@ -176,8 +177,11 @@ def test_start_of_training_from_bert_and_vit(tmp_path):
     params, fields = load_params(tmp_path / "out")[1], model_fields(tmp_path / "out")[1]
     config, fresh = make_params(image_size=(40, 16), stride=4)
     assert {k: fields[k] for k in SIZES} == SIZES and fields["stride"] == 4
-    taken, log = ivt.hand_over(params, fresh, source_grid=(9, 3), target_grid=(9, 3))
-    absent = {k for k, v in log.items() if v == "fresh"}
+    source = start.source_config(fields, get_method("ivt"), config)
+    shared = {name: module for name, module in params.items() if name in fresh}
+    adopted = adopt(shared, fresh, source, config, False)
+    taken = fresh | adopted.params
+    absent = set(adopted.notes) | (set(flatten(fresh)) - set(flatten(adopted.params)))
     cross = {k for k in flatten(fresh) if "/cross_attn/" in k or "/ln_2/" in k and "fusion" in k}
     assert absent == cross | {
         "encoder/type_embed",
@@ -222,56 +226,19 @@ def test_wrong_starts_are_named(tmp_path):
     assert not out.exists()
 
 
-def test_hand_over_resizes_both_tables():
-    """A pre-training grid of 3 x 2 into a fine-tuning grid of 5 x 3; values by hand."""
-    _, loaded = make_params(seed=1)
-    config, fresh = make_params(seed=2, stride=4, losses=("cmpm",))
-    grids = dict(source_grid=(3, 2), target_grid=(5, 3))
-    assert ivt.grid_of(vars(config)) == (5, 3)
-    params, log = ivt.hand_over(loaded, fresh, **grids)
-    assert set(log) == set(flatten(loaded))
+def test_resized_tables_by_hand():
+    """A pre-training grid of 3 x 2 into a fine-tuning grid of 5 x 3."""
+    source, loaded = make_params(seed=1)
+    config, fresh = make_params(seed=2, stride=4)
+    params, notes = adopt(loaded, fresh, source, config, False)
     for name in ("pos_embed", "type_embed"):
-        assert log[f"encoder/{name}"] == "resized 3x2 -> 5x3"
+        assert notes[f"encoder/{name}"] == "resized 3x2 -> 5x3"
         table, resized = loaded["encoder"][name], params["encoder"][name]
         np.testing.assert_array_equal(resized[0], table[0])
         grid = table[1:].reshape(3, 2, WIDTH)
         # Row 2 and column 1 of the new grid lie in the middle of the old one.
         np.testing.assert_allclose(resized[1 + 2 * 3 + 1], grid[1].mean(axis=0), rtol=1e-5)
         np.testing.assert_allclose(resized[1], grid[0, 0], rtol=1e-5)  # corners stay
-    assert log["fusion/blocks/ln_1/scale"] == log["itm_head/bias"] == "unused"
-    others = {k for k, v in log.items() if v == "taken"}
-    assert others == set(flatten(fresh)) - {"encoder/pos_embed", "encoder/type_embed"}
-    np.testing.assert_array_equal(
-        params["encoder"]["class_embed"], loaded["encoder"]["class_embed"]
-    )
-    # Grids of equally many patches differ too.
-    other = ivt.hand_over(loaded, loaded, source_grid=(3, 2), target_grid=(2, 3))
-    assert other.log["encoder/pos_embed"] == "resized 3x2 -> 2x3"
-
-
-def test_hand_over_as_official():
-    _, loaded = make_params(seed=1)
-    _, fresh = make_params(seed=2, stride=4, losses=("cmpm",))
-    grids = dict(source_grid=(3, 2), target_grid=(5, 3))
-    params, log = ivt.hand_over(loaded, fresh, **grids, as_official=True)
-    for name in ("pos_embed", "type_embed"):
-        assert "as_official" in log[f"encoder/{name}"]
-        np.testing.assert_array_equal(params["encoder"][name], fresh["encoder"][name])
-    assert log["encoder/ln_final/bias"] == "taken"
-
-
-@pytest.mark.parametrize("as_official", [False, True])
-def test_hand_over_never_skips_silently(as_official):
-    """Another vocabulary, or a grid that is not the stated one: one line."""
-    _, loaded = make_params(vocab_size=32)
-    _, fresh = make_params()
-    grid = dict(source_grid=(3, 2), target_grid=(3, 2), as_official=as_official)
-    with pytest.raises(
-        ValueError, match=r"text_embed/word: \[32, 128\] given, \[64, 128\] expected"
-    ):
-        ivt.hand_over(loaded, fresh, **grid)
-    with pytest.raises(ValueError, match="pos_embed"):
-        ivt.hand_over(make_params(stride=4)[1], fresh, **grid)
 
 
 def test_timm_head_dimension_is_read():
