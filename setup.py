@@ -54,7 +54,10 @@ setup(
     packages=find_packages(
         include=["tipr_jax", "tipr_jax.*", "data_pipelines", "data_pipelines.*", "configs"]
     ),
-    package_data={"tipr_jax.text": ["*.txt.gz", "*.LICENSE"], "data_pipelines": ["*/README.md"]},
+    package_data={
+        "tipr_jax.text": ["*.txt.gz", "*.LICENSE"],
+        "data_pipelines": ["synth_pedes/README.md", "tfds/*/README.md"],
+    },
     install_requires=CORE,
     extras_require=EXTRAS,
 )

@@ -17,31 +17,13 @@ from typing import Any
 
 import tqdm
 
-from data_pipelines import annotations, multilingual
-from data_pipelines.entries import read_entries
+from data_pipelines.datasets import annotations, multilingual
+from data_pipelines.datasets.annotation_file import read_entries
+from data_pipelines.datasets.layouts import LAYOUTS, Counts, get_layout
+from data_pipelines.datasets.split import SPLITS
 from tipr_jax.languages import run_languages
 from tipr_jax.preprocess import image as preprocess
 
-Counts = tuple[int | None, int, int]  # persons (None: not published), images, captions
-# Of the real data sets (spec irra §4.3, bi_irra §4.1). In languages: each of them.
-PUBLISHED: dict[str, dict[str, Counts]] = {
-    "cuhk_pedes": {
-        "train": (11003, 34054, 68126),
-        "val": (1000, 3078, 6158),
-        "test": (1000, 3074, 6156),
-    },
-    "icfg_pedes": {"train": (3102, 34674, 34674), "val": (0, 0, 0), "test": (1000, 19848, 19848)},
-    "rstp_reid": {
-        "train": (3701, 18505, 37010),
-        "val": (200, 1000, 2000),
-        "test": (200, 1000, 2000),
-    },
-    "ufine_bench": {
-        "train": (None, 18577, 37154),
-        "val": (0, 0, 0),
-        "test": (None, 7629, 15258),
-    },
-}
 SHOWN_PER_KIND = 10
 
 
@@ -93,7 +75,7 @@ def check_dataset(name: str, root: str, languages: Sequence[str] = ()) -> CheckR
         path_key, by_language = "file_path", _read_languages(directory, languages, problems, notes)
     else:
         annotation_file, image_root = annotations.find_files(name, root)
-        path_key = annotations.get_layout(name).path_key
+        path_key = get_layout(name).path_key
         by_language = {"": _read_official(name, annotation_file, problems)}
     entries = next(iter(by_language.values()))  # of the source
 
@@ -101,9 +83,9 @@ def check_dataset(name: str, root: str, languages: Sequence[str] = ()) -> CheckR
     _find_duplicate_images(entries, path_key, digests, problems, notes)
     _find_shared_captions(entries, notes)
     counts = {
-        f"{split} {language}".strip(): _count(said, split)
-        for split in annotations.SPLITS
-        for language, said in by_language.items()
+        f"{split} {language}".strip(): _count(described, split)
+        for split in SPLITS
+        for language, described in by_language.items()
     }
     if languages:
         counts = {row: count for row, count in counts.items() if any(count)}
@@ -116,7 +98,7 @@ def _read_official(
     name: str, annotation_file: str, problems: dict[str, list[str]]
 ) -> list[dict[str, Any]]:
     """The sound entries of an official annotation file."""
-    layout, entries = annotations.get_layout(name), []
+    layout, entries = get_layout(name), []
     for index, entry in enumerate(read_entries(annotation_file)):
         if problem := annotations.entry_problem(layout, entry):
             problems["bad annotation entry"].append(f"entry {index}: {problem}")
@@ -135,7 +117,7 @@ def _read_languages(
 ) -> dict[str, list[dict[str, Any]]]:
     """The sound entries of all splits by language, source first, with the field "split" added."""
     sound: dict[str, list[dict[str, Any]]] = {language: [] for language in languages}
-    for split in annotations.SPLITS:
+    for split in SPLITS:
         files = multilingual.find_files(directory, split, languages)
         if not files:
             continue
@@ -145,9 +127,11 @@ def _read_languages(
             problems["bad entry, or not that of the source"] += found
         elif found := _unpaired(names, entries):
             notes["captions of different number, the last ones unused"] += found
-        for language, said in entries.items():
+        for language, described in entries.items():
             sound[language] += [
-                entry | {"split": split} for entry in said if not multilingual.entry_problem(entry)
+                entry | {"split": split}
+                for entry in described
+                if not multilingual.entry_problem(entry)
             ]
     return sound
 
@@ -166,24 +150,24 @@ def _unpaired(names: dict[str, str], entries: dict[str, list[dict[str, Any]]]) -
 def _count(entries: list[dict[str, Any]], split: str) -> Counts:
     chosen = [entry for entry in entries if annotations.split_of(entry) == split]
     captions = sum(len(entry["captions"]) for entry in chosen)
-    return len({entry["id"] for entry in chosen}), len(chosen), captions
+    return Counts(len({entry["id"] for entry in chosen}), len(chosen), captions)
 
 
 def _is_real(name: str, counts: dict[str, Counts]) -> bool:
     """Whether the published counts are worth comparing with (not for small or generated data)."""
-    images = max((images for _, images, _ in counts.values()), default=0)
-    published = PUBLISHED[name]["train"][1]
-    return published / 2 < images < published * 2
+    images = max((count.images for count in counts.values()), default=0)
+    published = get_layout(name).published
+    return bool(published) and 0.5 < images / published["train"].images < 2
 
 
 def _published(name: str, row: str) -> Counts:
-    """Of a row of the table, "split" or "split language"."""
-    return PUBLISHED[name][row.split()[0]]
+    """The published counts for a row of the table, "split" or "split language"."""
+    return get_layout(name).published[row.split()[0]]
 
 
 def _as_published(name: str, row: str, counts: Counts) -> bool:
     published = _published(name, row)
-    return counts[1:] == published[1:] and published[0] in (None, counts[0])
+    return counts[1:] == published[1:] and published.persons in (None, counts.persons)
 
 
 def _count_table(name: str, counts: dict[str, Counts]) -> list[str]:
@@ -269,13 +253,13 @@ def _find_shared_captions(entries: list[dict[str, Any]], notes: dict[str, list[s
 
 def main(argv: list[str] | None = None) -> int:
     """Command line; returns the exit status."""
+    directories = " or ".join(f"{layout.directory}/" for layout in LAYOUTS.values())
     parser = argparse.ArgumentParser(prog="python -m data_pipelines.check", description=__doc__)
-    parser.add_argument("--name", choices=annotations.LAYOUTS, default="cuhk_pedes")
+    parser.add_argument("--name", choices=LAYOUTS, default="cuhk_pedes")
     parser.add_argument(
         "--root",
         default=os.environ.get("TIPR_DATA", "data"),
-        help="directory with CUHK-PEDES/, ICFG-PEDES/, RSTPReid/ or UFineBench/ (default: "
-        "$TIPR_DATA or data)",
+        help=f"directory with {directories} (default: $TIPR_DATA or data)",
     )
     parser.add_argument(
         "--languages",

@@ -2,36 +2,38 @@
 
 import logging
 import os
-from collections.abc import Callable, Iterator, Sequence
-from typing import Any
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 
 from data_pipelines import pipeline
-from data_pipelines.annotations import Split, load_dataset
-from data_pipelines.columns import ColumnSource, DrawnColumns, draw_columns
-from data_pipelines.draws import generator
-from data_pipelines.image_text import load_image_text
+from data_pipelines.columns import ColumnSource, DrawnColumns, draw_all
+from data_pipelines.data_config import RunConfig
+from data_pipelines.datasets import image_text_pairs
+from data_pipelines.datasets.annotations import load_dataset
+from data_pipelines.datasets.split import Split
+from data_pipelines.random_streams import generator
 from tipr_jax.batch import Batch, ColumnSpec
 from tipr_jax.languages import languages_of
+from tipr_jax.text import Tokenizer
 
 log = logging.getLogger("tipr_jax")
 
 
 class DataModule:
-    """Splits and batches of `config`; a process reads the rows it asks for.
+    """Splits and batches of `config` (`tipr_jax.data.Data`); a process reads the rows it asks for.
 
-    `splits` of a run in several languages are train, val and test with the source's captions, and
-    val_zh, test_zh, ... with those of each target: the same images, so the same `image_path` object
-    as val and test.
+    The `splits` of a run in several languages are train, val and test with the captions of the
+    source, and val_zh, test_zh, ... with the captions of each target: the same images, so the same
+    `image_path` object as val and test.
 
-    `tokenizer` may be set after the captions are there, from which it can be made.
+    `tokenizer` may be set later, because it can be made from the captions.
 
     Raises:
       FileNotFoundError, ValueError: as `load_dataset`.
     """
 
-    def __init__(self, config: Any, tokenizer: Callable | None = None):
+    def __init__(self, config: RunConfig, tokenizer: Tokenizer | None = None):
         self.config, self.cfg, self.tokenizer = config, config.data, tokenizer
         self.eval_batch_size = config.eval.batch_size
         self.root = self.cfg.root or os.environ.get("TIPR_DATA", "data")
@@ -41,15 +43,16 @@ class DataModule:
         self.splits = self._load()
 
     def _load(self) -> dict[str, Split]:
-        if self.cfg.name != "image_text":
+        if self.cfg.name != image_text_pairs.NAME:
             return self._by_language(load_dataset(self.cfg.name, self.root, self.languages))
         if self.languages:
             raise ValueError(
-                f"data.name image_text has one language, but {', '.join(self.languages)} are asked "
-                "for; clear --config.data.source, --config.data.target and --config.data.languages"
+                f"data.name {self.cfg.name} has one language, but {', '.join(self.languages)} are "
+                "asked for; clear --config.data.source, --config.data.target and "
+                "--config.data.languages"
             )
         evaluated = load_dataset(self.cfg.eval_name, self.root)
-        train = load_image_text(self.cfg.caption_lists, self.cfg.image_root)
+        train = image_text_pairs.load_image_text_pairs(self.cfg.caption_lists, self.cfg.image_root)
         return evaluated | {"train": train}
 
     def _by_language(self, splits: dict[str, Split]) -> dict[str, Split]:
@@ -63,34 +66,34 @@ class DataModule:
     def _generate(self) -> None:
         from data_pipelines.synth_pedes.generate import generate
 
+        pre_training = self.cfg.name == image_text_pairs.NAME
+        name = self.cfg.eval_name if pre_training else self.cfg.name
         try:
-            name = self.cfg.eval_name if self.cfg.name == "image_text" else self.cfg.name
-            generate(self.root, name, languages=self.languages, **self.cfg.generate.to_dict())
-        except (
-            FileExistsError
-        ) as existing:  # another data set, or one of the user's: never replaced
-            log.info("reading the data that is there: %s", existing)
+            generate(self.root, name, languages=self.languages, **self.cfg.generate)
+        except FileExistsError as existing:  # data with other parameters, or the user's own data
+            log.info("reading the existing data: %s", existing)
 
     @property
     def steps_per_epoch(self) -> int:
+        """Number of training batches of every epoch."""
         return pipeline.steps_per_epoch(self.splits["train"], self.cfg)
 
-    def evaluation_splits(self, wanted: tuple[str, ...]) -> list[str]:
-        """Those of the wanted splits that the data set has (ICFG-PEDES has no val).
+    def evaluation_splits(self, wanted: Sequence[str]) -> list[str]:
+        """The wanted splits that the data set has (ICFG-PEDES has no val).
 
         "val" and "test" stand for all languages: test, test_zh, ....
 
         Raises:
-          ValueError: it has none of them.
+          ValueError: it has none of the wanted splits.
         """
-        there = [name for name, split in self.splits.items() if split.caption]
-        if not set(wanted) & set(there):
+        existing = [name for name, split in self.splits.items() if split.caption]
+        if not set(wanted) & set(existing):
             raise ValueError(
-                f"eval.splits is {tuple(wanted)}, but {self.cfg.name} has {there}; "
+                f"eval.splits is {tuple(wanted)}, but {self.cfg.name} has {existing}; "
                 "set --config.eval.splits to some of them"
             )
         asked = [name for split in wanted for name in (split, *self._in_targets(split))]
-        return [name for name in dict.fromkeys(asked) if name in there]
+        return [name for name in dict.fromkeys(asked) if name in existing]
 
     def _in_targets(self, split: str) -> list[str]:
         return [f"{split}_{language}" for language in self.languages[1:]]
@@ -108,8 +111,14 @@ class DataModule:
     ) -> Iterator[Batch]:
         """Endless batches from `start_step` on, a pure function of (seed, step).
 
-        rows: which rows of each global batch to read, here and below; None: all. columns: what the
-        batches hold beside the common columns.
+        Args:
+          start_step: global step of the first batch.
+          rows: int [b], which rows of each global batch to read, here and below; None: all rows.
+          columns: what the batches hold beside the common columns; `columns.draw_columns` lists
+            the kinds.
+
+        Raises:
+          ValueError, FileNotFoundError: as `pipeline.make_train_iter` and `columns.draw_all`.
         """
         return pipeline.make_train_iter(
             self.splits["train"],
@@ -124,9 +133,10 @@ class DataModule:
     def pair_pass(
         self, epoch: int, rows: np.ndarray | None = None, columns: Sequence[ColumnSpec] = ()
     ) -> Iterator[Batch]:
-        """Every training pair once, whatever the sampler; the order and all draws are its own.
+        """Every training pair once, whatever the sampler; the last batch is padded.
 
-        A pure function of (seed, epoch); the last batch is padded.
+        A pure function of (seed, epoch). Order and columns are drawn with a seed of the pass, so
+        they differ from those of every training epoch.
         """
         seed = generator("pair pass", self.config.seed, epoch).getrandbits(31)
         return pipeline.make_pair_iter(
@@ -146,22 +156,19 @@ class DataModule:
             batch_size=self.cfg.batch_size,
             seed=seed,
             languages=self.languages,
-            name=self.cfg.name,
+            dataset=self.cfg.name,
             root=self.root,
         )
-        every = [draw_columns(spec, source) for spec in columns]
-
-        def draw(chosen: np.ndarray, epoch: int, places: np.ndarray) -> Batch:
-            return {k: v for one in every for k, v in one(chosen, epoch, places).items()}
-
-        return draw
+        return draw_all(columns, source)
 
     def image_batches(self, split: str, rows: np.ndarray | None = None) -> Iterator[Batch]:
+        """Every image of a split once, in order; the last batch is padded."""
         return pipeline.make_image_iter(
             self.splits[split], self.cfg, self.eval_batch_size, rows=rows
         )
 
     def text_batches(self, split: str, rows: np.ndarray | None = None) -> Iterator[Batch]:
+        """Every caption of a split once, in order; the last batch is padded."""
         return pipeline.make_text_iter(
             self.splits[split], self.tokenizer, self.cfg, self.eval_batch_size, rows=rows
         )

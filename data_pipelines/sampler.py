@@ -7,11 +7,11 @@ the same for every number of processes.
 
 import random
 from collections.abc import Sequence
-from typing import Any
 
 import numpy as np
 
-from data_pipelines.annotations import Split
+from data_pipelines.data_config import SamplerConfig
+from data_pipelines.datasets.split import Split
 
 PADDING_ROW = -1
 
@@ -29,7 +29,9 @@ def identity_order(
     py_rng: random.Random,
     np_rng: np.random.RandomState,
 ) -> np.ndarray:
-    """The identity sampler of the released IRRA (spec irra §4.4), draw for draw.
+    """The identity sampler of the released IRRA, draw for draw.
+
+    `RandomIdentitySampler` of its datasets/sampler.py.
 
     Each person's rows are shuffled and cut into groups of K = num_instances (a person with fewer
     than K rows is filled up by drawing with replacement; a remainder is dropped). While
@@ -66,14 +68,14 @@ def identity_order(
     return np.array(order, np.int64)
 
 
-def steps_per_epoch(split: Split, data_cfg: Any) -> int:
+def steps_per_epoch(split: Split, data_cfg: SamplerConfig) -> int:
     """Number of batches of every epoch; it depends on the split and the config, never on the draws.
 
     random: ceil(N / batch_size), or floor with last_batch "drop".
     identity: the number of batches that every order is sure to reach. An order ends with fewer than
-    P persons unfinished, so it uses at least all groups but those of the P - 1 persons with most
-    groups; longer orders are cut there (deviation from the released code, whose epochs differ in
-    length by a few batches).
+    P persons unfinished, so it uses at least all groups except for the groups of the P - 1 persons
+    with most groups. Longer orders are cut there; the epochs of the released code differ in length
+    by a few batches.
 
     Raises:
       ValueError: no full batch is possible, or an option is unknown.
@@ -98,7 +100,7 @@ def steps_per_epoch(split: Split, data_cfg: Any) -> int:
     return steps
 
 
-def epoch_batches(split: Split, data_cfg: Any, seed: int, epoch: int) -> np.ndarray:
+def epoch_batches(split: Split, data_cfg: SamplerConfig, seed: int, epoch: int) -> np.ndarray:
     """All global batches of one epoch: rows int64 [steps_per_epoch, batch_size].
 
     Padding rows (-1) are at the very end. Errors as `steps_per_epoch`.
@@ -120,7 +122,7 @@ def batch_rows(order: np.ndarray, batch_size: int) -> np.ndarray:
 
 
 def _identity_epoch_order(
-    person_ids: np.ndarray, data_cfg: Any, seed: int, epoch: int
+    person_ids: np.ndarray, data_cfg: SamplerConfig, seed: int, epoch: int
 ) -> np.ndarray:
     seeds = _seeds(seed, epoch)
     return identity_order(

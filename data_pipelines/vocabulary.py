@@ -1,11 +1,11 @@
-"""Which tokenizer a run uses: its own, that of the run it starts from, the user's, or a new one."""
+"""Which tokenizer a run uses: its own, the source run's, the user's, or a new one."""
 
 import itertools
 import logging
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from data_pipelines.annotations import Split
+from data_pipelines.datasets.split import Split
 from tipr_jax.text import TOKENIZER_DIR, Tokenizer, load_tokenizer, wordpiece, xlm_roberta
 
 log = logging.getLogger("tipr_jax")
@@ -25,7 +25,7 @@ FILES = {
 def open_tokenizer(
     name: str, vocab: str, vocab_size: int, train: Split, kept: Sequence[Path]
 ) -> Tokenizer:
-    """The tokenizer `name`, with the first vocabulary that there is.
+    """The tokenizer `name`, with the first vocabulary that exists.
 
     Args:
       name: key of `text.TOKENIZERS`.
@@ -60,7 +60,10 @@ def open_tokenizer(
 
 
 def _check_size(tokenizer: Tokenizer, vocab_size: int, fits: bool) -> None:
-    """A vocabulary made from captions may be smaller than the model's, one from elsewhere not."""
+    """Raises unless the vocabulary fits the model.
+
+    A vocabulary made from captions may be smaller than the model's; the user's may not.
+    """
     if not fits:
         raise ValueError(
             f"the vocabulary has {tokenizer.vocab_size} pieces, model.vocab_size is {vocab_size}; "

@@ -30,7 +30,8 @@ import numpy as np
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))  # also runs from a checkout that is not installed
 
-from data_pipelines.annotations import Split, load_dataset
+from data_pipelines.datasets.annotations import load_dataset
+from data_pipelines.datasets.split import Split
 from tipr_jax.preprocess.image import CLIP_MEAN, CLIP_STD
 
 Call = Callable[[], Any]

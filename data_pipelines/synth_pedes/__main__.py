@@ -7,7 +7,7 @@ import sys
 
 from data_pipelines.synth_pedes.contact_sheet import write_contact_sheet
 from data_pipelines.synth_pedes.generate import generate
-from data_pipelines.synth_pedes.layouts import LAYOUTS
+from data_pipelines.synth_pedes.layouts import GENERATED_LAYOUTS
 from tipr_jax.languages import LANGUAGES, language_name
 
 _DESCRIPTION = """\
@@ -30,7 +30,12 @@ def parse(argv: list[str] | None = None) -> argparse.Namespace:
     )  # fmt: skip
     add = parser.add_argument
     add("--root", metavar="DIR", help="where CUHK-PEDES/ (ICFG-PEDES/, RSTPReid/) is created")
-    add("--layout", default="cuhk_pedes", choices=tuple(LAYOUTS), help="default: %(default)s")
+    add(
+        "--layout",
+        default="cuhk_pedes",
+        choices=tuple(GENERATED_LAYOUTS),
+        help="default: %(default)s",
+    )
     add("--train-ids", type=int, default=1000, help="people to train on (default: %(default)s)")
     add("--val-ids", type=int, default=50, help="default: %(default)s; icfg_pedes has no val split")
     add("--test-ids", type=int, default=100, help="people to search for (default: %(default)s)")

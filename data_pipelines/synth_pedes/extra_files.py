@@ -3,7 +3,7 @@
 cuhk_pedes_att.json has the form of the file that the authors of IVT add to CUHK-PEDES, with what
 the captions really tell. pretrain.json lists the train images and captions as {image, caption}, one
 object per pair, paths relative to the file. {split}_reid_{language}.json hold the captions of a
-language, aligned over languages (see `data_pipelines.multilingual`).
+language, aligned over languages (see `data_pipelines.datasets.multilingual`).
 """
 
 from __future__ import annotations
@@ -14,17 +14,16 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import partial
 from pathlib import Path
 
-from data_pipelines import multilingual
-from data_pipelines.attributes import FILE as ATTRIBUTE_FILE
-from data_pipelines.attributes import SOURCE
-from data_pipelines.synth_pedes.layouts import LAYOUTS
+from data_pipelines.datasets import multilingual
+from data_pipelines.datasets.layouts import ATTRIBUTE_SOURCE
+from data_pipelines.synth_pedes.layouts import GENERATED_LAYOUTS
 from data_pipelines.synth_pedes.people import people, photographs
 
 PRETRAIN_FILE = "pretrain.json"
 
 
 def write_missing(directory: Path, manifest: dict, languages: Sequence[str] = ()) -> None:
-    """Writes those of the files that `directory` lacks; each appears only when it is complete."""
+    """Writes the files that `directory` lacks; each appears only when it is complete."""
     for name, lines in _files(manifest, languages).items():
         if not (directory / name).exists():
             draft = directory / f".{name}.{os.getpid()}"
@@ -36,8 +35,8 @@ def write_missing(directory: Path, manifest: dict, languages: Sequence[str] = ()
 def _files(manifest: dict, languages: Sequence[str]) -> dict[str, Callable[[dict], Iterable[str]]]:
     """File name -> what writes its lines."""
     files = {PRETRAIN_FILE: _pretrain}
-    if manifest["layout"] == "cuhk_pedes":
-        files[ATTRIBUTE_FILE] = _attributes
+    if attribute_file := GENERATED_LAYOUTS[manifest["layout"]].dataset.attribute_file:
+        files[attribute_file] = _attributes
     for split in (split for split, count in manifest["ids"].items() if count):
         for language in languages:
             name = multilingual.file_name(split, language)
@@ -53,7 +52,7 @@ def _pretrain(manifest: dict) -> Iterator[str]:
 
 
 def _attributes(manifest: dict) -> Iterator[str]:
-    yield f"{{{json.dumps(SOURCE)}: {json.dumps('true attributes, synth_pedes')}"
+    yield f"{{{json.dumps(ATTRIBUTE_SOURCE)}: {json.dumps('true attributes, synth_pedes')}"
     for split in manifest["ids"]:
         yield f",\n{json.dumps(split)}: "
         yield from _json_list(_entries(manifest, split))
@@ -71,7 +70,7 @@ def _translations(manifest: dict, *, split: str, language: str) -> Iterator[str]
 
 def _entries(manifest: dict, split: str) -> Iterator[dict]:
     """One per (image, caption), as in the authors' file."""
-    entry = LAYOUTS["cuhk_pedes"].entry
+    entry = GENERATED_LAYOUTS["cuhk_pedes"].entry
     for person in people(manifest):
         if person.split != split:
             continue

@@ -17,7 +17,7 @@ from pathlib import Path
 from tqdm import tqdm
 
 from data_pipelines.synth_pedes import extra_files
-from data_pipelines.synth_pedes.layouts import LAYOUTS, Layout
+from data_pipelines.synth_pedes.layouts import GENERATED_LAYOUTS, GeneratedLayout
 from data_pipelines.synth_pedes.people import Person, people, photographs
 from data_pipelines.synth_pedes.renderer import render
 from tipr_jax.languages import language_name
@@ -88,15 +88,15 @@ def generate(
     return target
 
 
-def _check(layout, train_ids, val_ids, test_ids, images_per_id, height) -> Layout:
-    if layout not in LAYOUTS:
-        raise ValueError(f"layout is {layout!r}; expected one of {', '.join(LAYOUTS)}")
+def _check(layout, train_ids, val_ids, test_ids, images_per_id, height) -> GeneratedLayout:
+    if layout not in GENERATED_LAYOUTS:
+        raise ValueError(f"layout is {layout!r}; expected one of {', '.join(GENERATED_LAYOUTS)}")
     for name, value, least in (("train_ids", train_ids, 1), ("val_ids", val_ids, 0),
                                ("test_ids", test_ids, 0), ("height", height, 48),
                                ("images_per_id", images_per_id or 1, 1)):  # fmt: skip
         if value < least:
             raise ValueError(f"{name} is {value}; expected at least {least}")
-    return LAYOUTS[layout]
+    return GENERATED_LAYOUTS[layout]
 
 
 def _is_done(target: Path, manifest: dict, overwrite: bool) -> bool:
@@ -165,7 +165,9 @@ def _publish(partial_dir: Path, target: Path, manifest: dict, overwrite: bool) -
         partial_dir.rename(target)
 
 
-def _write(directory: Path, spec: Layout, manifest: dict, workers: int, progress: bool) -> None:
+def _write(
+    directory: Path, spec: GeneratedLayout, manifest: dict, workers: int, progress: bool
+) -> None:
     work = partial(_make_person, str(directory), manifest)
     total = sum(manifest["ids"].values())
     bar = tqdm(
@@ -195,7 +197,7 @@ def _map(work, everybody: Iterable[Person], workers: int, images: int) -> Iterat
 
 def _make_person(directory: str, manifest: dict, person: Person) -> list[dict]:
     """Renders and describes one person; returns the annotation entries."""
-    spec = LAYOUTS[manifest["layout"]]
+    spec = GENERATED_LAYOUTS[manifest["layout"]]
     identity, photos = photographs(manifest, person)
     entries = []
     for photo in photos:

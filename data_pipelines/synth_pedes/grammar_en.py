@@ -3,12 +3,9 @@
 from __future__ import annotations
 
 import random
-from typing import TYPE_CHECKING
 
 from data_pipelines.synth_pedes.attributes import Identity
-
-if TYPE_CHECKING:
-    from data_pipelines.synth_pedes.captions import Plan
+from data_pipelines.synth_pedes.caption_plan import Plan
 
 _PERSON = {
     "man": ("man", "man", "guy", "male", "gentleman"),

@@ -12,29 +12,39 @@ import dataclasses
 import re
 from collections.abc import Callable
 
-SPLITS = ("train", "val", "test")
+from data_pipelines.datasets.layouts import LAYOUTS, DatasetLayout
+from data_pipelines.datasets.split import SPLITS
 
 
-@dataclasses.dataclass(frozen=True)
-class Layout:
-    """Where one data set keeps its images and annotations, and what its entries look like."""
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class GeneratedLayout:
+    """What the generator needs to imitate a data set, beyond the files that its readers know."""
 
-    directory: str
-    annotation_file: str
-    first_id: int
+    dataset: DatasetLayout
     captions_per_image: int
     images_per_id: int  # the default; as in the real data set
-    splits: tuple[str, ...]
-    path_key: str
-    has_tokens: bool
+    splits: tuple[str, ...] = SPLITS
+    has_tokens: bool  # whether an entry has the field processed_tokens
     image_path: Callable[[str, int, int, int], str]  # (split, person id, image number, camera)
+
+    @property
+    def directory(self) -> str:
+        return self.dataset.directory
+
+    @property
+    def annotation_file(self) -> str:
+        return self.dataset.annotation_files[0]
+
+    @property
+    def first_id(self) -> int:
+        return self.dataset.first_train_id
 
     def entry(self, split: str, person_id: int, path: str, captions: list[str]) -> dict:
         """One object of the annotation file."""
         entry = {
             "split": split,
             "captions": captions,
-            self.path_key: path,
+            self.dataset.path_key: path,
             "id": person_id,
         }
         if self.has_tokens:
@@ -59,14 +69,27 @@ def _rstp_path(split: str, person_id: int, number: int, camera: int) -> str:
     return f"{person_id:04d}_c{camera + 1}_{number:04d}.jpg"
 
 
-LAYOUTS = {
-    "cuhk_pedes": Layout(
-        "CUHK-PEDES", "reid_raw.json", 1, 2, 4, SPLITS, "file_path", True, _cuhk_path
+GENERATED_LAYOUTS = {
+    "cuhk_pedes": GeneratedLayout(
+        dataset=LAYOUTS["cuhk_pedes"],
+        captions_per_image=2,
+        images_per_id=4,
+        has_tokens=True,
+        image_path=_cuhk_path,
     ),
-    "icfg_pedes": Layout(
-        "ICFG-PEDES", "ICFG-PEDES.json", 0, 1, 8, ("train", "test"), "file_path", True, _icfg_path
+    "icfg_pedes": GeneratedLayout(
+        dataset=LAYOUTS["icfg_pedes"],
+        captions_per_image=1,
+        images_per_id=8,
+        splits=("train", "test"),
+        has_tokens=True,
+        image_path=_icfg_path,
     ),
-    "rstp_reid": Layout(
-        "RSTPReid", "data_captions.json", 0, 2, 5, SPLITS, "img_path", False, _rstp_path
+    "rstp_reid": GeneratedLayout(
+        dataset=LAYOUTS["rstp_reid"],
+        captions_per_image=2,
+        images_per_id=5,
+        has_tokens=False,
+        image_path=_rstp_path,
     ),
 }

@@ -11,7 +11,7 @@ from collections.abc import Iterator
 
 from data_pipelines.synth_pedes.attributes import Identity, sample_identity
 from data_pipelines.synth_pedes.captions import caption, named_attributes
-from data_pipelines.synth_pedes.layouts import LAYOUTS
+from data_pipelines.synth_pedes.layouts import GENERATED_LAYOUTS
 from data_pipelines.synth_pedes.view import View, sample_cameras, sample_views
 
 
@@ -38,7 +38,7 @@ def people(manifest: dict) -> Iterator[Person]:
     """Everybody, in a shuffled order: readers must not rely on the order of the file."""
     first, order = {}, []
     for split, count in manifest["ids"].items():
-        first[split] = LAYOUTS[manifest["layout"]].first_id + len(order)
+        first[split] = GENERATED_LAYOUTS[manifest["layout"]].first_id + len(order)
         order += [(split, index) for index in range(count)]
     random.Random(f"order/{manifest['seed']}").shuffle(order)
     for split, index in order:
@@ -49,7 +49,7 @@ def photographs(
     manifest: dict, person: Person, language: str = "en"
 ) -> tuple[Identity, list[Photograph]]:
     """The person and its images; captions in several languages are translations of each other."""
-    spec, seed = LAYOUTS[manifest["layout"]], manifest["seed"]
+    spec, seed = GENERATED_LAYOUTS[manifest["layout"]], manifest["seed"]
     key = f"{seed}/{person.split}/{person.index}"
     identity = sample_identity(seed, person.split, person.index)
     views = sample_views(

@@ -8,7 +8,7 @@ import os
 
 import tensorflow_datasets as tfds
 
-from data_pipelines.tfds_base import PersonRetrievalBuilder
+from data_pipelines.tfds.base import PersonRetrievalBuilder
 from tipr_jax.languages import LANGUAGES
 
 
@@ -29,7 +29,6 @@ class Builder(PersonRetrievalBuilder):
     """Generated pedestrians; see `PersonRetrievalBuilder` for the features."""
 
     VERSION = tfds.core.Version("1.0.0")
-    LICENSE = "Apache-2.0"
     BUILDER_CONFIGS = [
         SynthConfig(name="default", train_ids=1000, val_ids=50, test_ids=100),
         SynthConfig(
@@ -41,6 +40,10 @@ class Builder(PersonRetrievalBuilder):
     @property
     def layout_name(self) -> str:
         return "cuhk_pedes"
+
+    @property
+    def licence(self) -> str:
+        return "Apache-2.0"
 
     def _data_root(self, dl_manager: tfds.download.DownloadManager) -> str:
         from data_pipelines.synth_pedes.generate import generate

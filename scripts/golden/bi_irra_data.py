@@ -6,9 +6,10 @@ from typing import Any
 
 import numpy as np
 
-from data_pipelines.patch_masks import block_mask
-from data_pipelines.span_masking import MaskingLaw, hidden_tokens, masked_positions
+from data_pipelines.columns.masked_patches import block_mask
+from data_pipelines.columns.masked_words import masked_positions, replace_tokens
 from golden.report import Report, absolute
+from tipr_jax.batch import MaskedWords
 from tipr_jax.text.xlm_roberta import XlmRobertaTokenizer, clean
 
 VOCABULARY = "XLM_ROBERTA"  # environment variable: a folder of xlm-roberta-base
@@ -48,7 +49,7 @@ def check_text_masking(report: Report) -> None:
     if golden is None:
         return
     given = golden["params"]
-    law = MaskingLaw(
+    law = MaskedWords(
         share=given["mask_prob"],
         max_masks=given["max_masks"],
         span_probability=given["skipgram_prb"],
@@ -66,15 +67,15 @@ def check_text_masking(report: Report) -> None:
     _check_masking_shares(report, law, golden["stats"])
 
 
-def _mask(ids: list[int], law: MaskingLaw, rng: random.Random) -> tuple[list[int], list[int]]:
+def _mask(ids: list[int], law: MaskedWords, rng: random.Random) -> tuple[list[int], list[int]]:
     """(positions, ids after masking) with the published vocabulary."""
     at = masked_positions(len(ids), law, rng)
-    hidden = hidden_tokens([ids[i] for i in at], law, rng, 250001, 250002)
+    hidden = replace_tokens([ids[i] for i in at], law, rng, 250001, 250002)
     replaced = dict(zip(at, hidden, strict=True))
     return at, [replaced.get(i, token) for i, token in enumerate(ids)]
 
 
-def _check_masking_shares(report: Report, law: MaskingLaw, stats: dict[str, Any]) -> None:
+def _check_masking_shares(report: Report, law: MaskedWords, stats: dict[str, Any]) -> None:
     rng, length = random.Random(0), stats["length"]
     ids = list(range(10, 10 + length))
     rate, kinds, counts = np.zeros(length), np.zeros(3), []

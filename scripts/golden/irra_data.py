@@ -10,7 +10,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from data_pipelines.annotations import LAYOUTS, Split, load_dataset
+from data_pipelines.datasets.annotations import load_dataset
+from data_pipelines.datasets.layouts import LAYOUTS
+from data_pipelines.datasets.split import Split
 from data_pipelines.sampler import identity_order
 from golden.report import Report, absolute
 from tipr_jax.augment import image as device_image

@@ -5,17 +5,17 @@ from collections import Counter
 
 import numpy as np
 
-from data_pipelines import text_levels
-from data_pipelines.image_text import clean_caption
+from data_pipelines.columns import clauses
+from data_pipelines.datasets.image_text_pairs import clean_caption
 from data_pipelines.sampler import identity_order
 from golden.report import Report, absolute
 from tipr_jax.metrics.retrieval import embedding_ranks, gallery_images, metrics_from_ranks
 
 # golden name -> ours. The file also holds one joined attribute list; it does not say of what.
 CANDIDATES = {
-    "phrase_candidates": text_levels.phrase_candidates,
-    "cuhk_word_fallback_candidates": text_levels.unnamed_candidates,
-    "icfg_rstp_word_candidates": text_levels.clause_candidates,
+    "phrase_candidates": clauses.phrase_candidates,
+    "cuhk_word_fallback_candidates": clauses.phrase_candidates_with_brackets,
+    "icfg_rstp_word_candidates": clauses.clause_candidates,
     "pretrain_pre_caption": clean_caption,
 }
 

@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from data_pipelines.annotations import LAYOUTS
-from data_pipelines.multilingual import file_name
+from data_pipelines.datasets.layouts import LAYOUTS
+from data_pipelines.datasets.multilingual import file_name
 
 WriteLayout = Callable[..., pathlib.Path]
 

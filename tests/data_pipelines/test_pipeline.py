@@ -11,7 +11,8 @@ import pytest
 
 pytest.importorskip("tensorflow")
 
-from data_pipelines import annotations, pipeline  # noqa: E402
+from data_pipelines import pipeline
+from data_pipelines.datasets import annotations  # noqa: E402
 from tipr_jax import batch as batch_contract  # noqa: E402
 from tipr_jax.preprocess import image as preprocess  # noqa: E402
 
@@ -240,7 +241,8 @@ def test_a_program_ends_with_an_iterator_still_prefetching(splits, data_cfg, wri
     root = write_layout("cuhk_pedes")
     program = f"""
 import types, numpy as np
-from data_pipelines import annotations, pipeline
+from data_pipelines import pipeline
+from data_pipelines.datasets import annotations
 split = annotations.load_dataset("cuhk_pedes", {str(root)!r})["train"]
 tokenizer = lambda texts, length: np.zeros((len(texts), length), np.int32)
 iterator = pipeline.make_train_iter(

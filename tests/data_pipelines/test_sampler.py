@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from data_pipelines import sampler
-from data_pipelines.annotations import Split
+from data_pipelines.datasets.split import Split
 
 GOLDEN = pathlib.Path(__file__).parents[1] / "golden" / "irra" / "identity_sampler.json"
 

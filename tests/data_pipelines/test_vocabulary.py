@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from data_pipelines.annotations import Split
+from data_pipelines.datasets.split import Split
 from data_pipelines.vocabulary import TRAINERS, open_tokenizer
 from tipr_jax.text import save_tokenizer, wordpiece, xlm_roberta
 from tipr_jax.text.clip_bpe import ClipTokenizer

@@ -1,5 +1,0 @@
-"""CUHK-PEDES as a TFDS data set: importing this package registers `tfds.load("cuhk_pedes")`."""
-
-from data_pipelines.cuhk_pedes.cuhk_pedes_dataset_builder import Builder
-
-__all__ = ["Builder"]

@@ -1,5 +1,0 @@
-"""UFineBench as a TFDS data set: importing this package registers its builder "ufine_bench"."""
-
-from data_pipelines.ufine_bench.ufine_bench_dataset_builder import Builder
-
-__all__ = ["Builder"]

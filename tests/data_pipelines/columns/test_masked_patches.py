@@ -1,0 +1,89 @@
+"""Bi-IRRA's patch masks: recorded blocks, the laws, and what a mask depends on."""
+
+import json
+import pathlib
+import random
+
+import numpy as np
+import pytest
+
+from data_pipelines.random_streams import generator
+from data_pipelines.columns.masked_patches import LAWS, PatchMasks, block_mask, grid_mask, random_mask
+
+GOLDEN = pathlib.Path(__file__).parents[1] / "golden" / "bi_irra"
+RECORDED = np.load(GOLDEN / "block_masks.npz")
+CASES = [key.removeprefix("mask_") for key in RECORDED if key.startswith("mask_")]
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_recorded_blocks(case):
+    side, count = map(int, case.split("_"))
+    seeds = RECORDED[f"seed_{case}"].tolist()
+    ours = [block_mask((side, side), count, random.Random(seed)) for seed in seeds]
+    assert len(ours) == 64
+    np.testing.assert_array_equal(ours, RECORDED[f"mask_{case}"])
+
+
+def test_counts_of_blocks_are_the_recorded_ones():
+    recorded = json.loads((GOLDEN / "block_mask_stats.json").read_text())["14_98"]
+    rng = random.Random(0)
+    masks = np.array([block_mask((14, 14), 98, rng) for _ in range(2000)])
+    counts = masks.sum((1, 2))
+    assert recorded["count_min"] <= counts.min() and counts.max() == recorded["count_max"] == 98
+    assert abs(np.mean(counts == 98) - recorded["frac_exact"]) < 0.03
+    rates = masks.mean(0)
+    assert abs(rates.min() - recorded["per_cell_mean_min"]) < 0.03
+    assert abs(rates.max() - recorded["per_cell_mean_max"]) < 0.03
+
+
+def test_blocks_lie_within_tall_grids():
+    rng = random.Random(1)
+    counts = [int(block_mask((24, 8), 96, rng).sum()) for _ in range(100)]
+    assert max(counts) == 96 and min(counts) > 80
+    assert not block_mask((1, 1), 1, rng).any()  # no block is smaller than its grid: it gives up
+    assert not block_mask((4, 4), 0, rng).any()
+
+
+def test_random_patches():
+    rng = random.Random(0)
+    masks = np.array([random_mask((6, 4), 7, rng) for _ in range(3000)])
+    assert masks.shape == (3000, 6, 4) and np.all(masks.sum((1, 2)) == 7)
+    p = 7 / 24
+    assert np.all(np.abs(masks.mean(0) - p) < 5 * np.sqrt(p * (1 - p) / 3000))
+
+
+def test_grid():
+    mask = grid_mask((3, 4), 1, random.Random(0))
+    assert mask.astype(int).tolist() == [[0, 1, 0, 1], [1, 0, 1, 0], [0, 1, 0, 1]]
+
+
+@pytest.mark.parametrize("law", LAWS)
+def test_masks_of_a_batch(law):
+    masks = PatchMasks(law, (6, 4), 0.5, group=4, seed=0)
+    places = np.array([8, 9, 3, 11, 0])
+    batch = masks(2, places)
+    assert batch.shape == (5, 24) and batch.dtype == bool and batch.any(1).all()
+    for place, mask in zip(places, batch, strict=True):  # alone as in a batch
+        np.testing.assert_array_equal(masks(2, np.array([place]))[0], mask)
+    np.testing.assert_array_equal(batch[[1, 3]], batch[[0, 0]])  # the group of places 8 to 11
+    np.testing.assert_array_equal(batch[2], batch[4])
+    assert np.array_equal(batch, PatchMasks(law, (6, 4), 0.5, group=4, seed=0)(2, places))
+
+
+def test_groups_epochs_and_seeds_differ():
+    def some(seed=0, epoch=0, group=4):
+        return PatchMasks("block", (14, 14), 0.5, group, seed)(epoch, np.arange(12))
+
+    assert len(np.unique(some(), axis=0)) == 3
+    assert len(np.unique(some(group=1), axis=0)) == 12
+    for other in (some(seed=1), some(epoch=1)):
+        assert not np.array_equal(some(), other)
+    # Row-major, as the image tower numbers its patches.
+    first = block_mask((14, 14), 98, generator("hide patches", 0, 0, 0))
+    np.testing.assert_array_equal(some()[0].reshape(14, 14), first)
+
+
+@pytest.mark.parametrize(("ratio", "count"), [(0.5, 98), (0.3, 58), (0.0, 0), (1.0, 196)])
+def test_ratio(ratio, count):
+    mask = PatchMasks("random", (14, 14), ratio, 1, 0)(0, np.array([5]))
+    assert mask.sum() == count

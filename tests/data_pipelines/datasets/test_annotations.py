@@ -1,0 +1,170 @@
+"""Reading the official annotation files, and what is said about wrong ones."""
+
+import json
+import pathlib
+
+import numpy as np
+import pytest
+
+from data_pipelines.datasets import annotations
+
+GOLDEN = pathlib.Path(__file__).parents[1] / "golden" / "irra" / "dataset_parse.json"
+NAME_OF = {layout.title: name for name, layout in annotations.LAYOUTS.items()}
+
+
+@pytest.mark.parametrize("title", ["CUHK-PEDES", "ICFG-PEDES", "RSTPReid"])
+def test_equals_the_official_parse(title, write_layout):
+    golden = json.loads(GOLDEN.read_text())[title]
+    root = write_layout(NAME_OF[title], golden["annotations"], images=False)  # opens no image
+    splits = annotations.load_dataset(NAME_OF[title], str(root))
+
+    train = splits["train"]
+    rows = zip(train.caption_person_id, train.caption_image_id, train.caption, strict=True)
+    expected = [
+        [person, image, path.replace("<ROOT>", str(root)), caption]
+        for person, image, path, caption in golden["train"]
+    ]
+    assert [[p, i, train.image_path[i], caption] for p, i, caption in rows] == expected
+    assert train.num_persons == golden["num_classes"]
+    for name in ("val", "test"):
+        split = splits[name]
+        paths = [path.replace("<ROOT>", str(root)) for path in golden[name]["img_paths"]]
+        assert list(split.image_path) == paths
+        assert split.image_person_id.tolist() == golden[name]["image_pids"]
+        assert split.caption_person_id.tolist() == golden[name]["caption_pids"]
+        assert list(split.caption) == golden[name]["captions"]
+
+
+def test_dtypes_and_empty_split(write_layout, tiny_entries):
+    entries = [entry for entry in tiny_entries("icfg_pedes") if entry["split"] != "val"]
+    splits = annotations.load_dataset("icfg_pedes", str(write_layout("icfg_pedes", entries)))
+    for split in splits.values():
+        assert split.image_person_id.dtype == split.caption_image_id.dtype == np.int32
+    assert splits["val"].image_path == () and splits["val"].num_persons == 0
+
+
+def test_any_other_split_name_is_val(write_layout, tiny_entries):
+    entries = [entry | {"split": "dev"} for entry in tiny_entries("rstp_reid")]
+    splits = annotations.load_dataset("rstp_reid", str(write_layout("rstp_reid", entries)))
+    assert len(splits["val"].image_path) == len(entries)
+
+
+def test_icfg_is_found_under_both_file_names(write_layout):
+    root = write_layout("icfg_pedes")
+    directory = root / "ICFG-PEDES"
+    (directory / "ICFG-PEDES.json").rename(directory / "ICFG_PEDES.json")
+    assert len(annotations.load_dataset("icfg_pedes", str(root))["train"].image_path) == 15
+
+
+def error_of(kind: type[Exception], name: str, root: pathlib.Path) -> str:
+    with pytest.raises(kind) as caught:
+        annotations.load_dataset(name, str(root))
+    message = str(caught.value)
+    assert "\n" not in message
+    return message
+
+
+def test_missing_root_says_where_to_get_the_data(tmp_path):
+    message = error_of(FileNotFoundError, "cuhk_pedes", tmp_path / "nowhere")
+    for part in (
+        str(tmp_path / "nowhere" / "CUHK-PEDES"),
+        "https://github.com/ShuangLI59/",
+        "--config.data.root",
+        "$TIPR_DATA",
+        ":quickstart",
+    ):
+        assert part in message
+
+
+def test_root_that_is_the_data_set_itself(write_layout):
+    root = write_layout("cuhk_pedes")
+    message = error_of(FileNotFoundError, "cuhk_pedes", root / "CUHK-PEDES")
+    assert "pass the directory above it" in message
+
+
+def test_missing_image_directory(tmp_path):
+    (tmp_path / "RSTPReid").mkdir()
+    message = error_of(FileNotFoundError, "rstp_reid", tmp_path)
+    assert f"expected {tmp_path}/RSTPReid/imgs" in message
+
+
+def test_missing_annotation_file(tmp_path):
+    (tmp_path / "ICFG-PEDES" / "imgs").mkdir(parents=True)
+    message = error_of(FileNotFoundError, "icfg_pedes", tmp_path)
+    assert "ICFG-PEDES.json or " in message and "ICFG_PEDES.json" in message
+
+
+def test_unknown_name(tmp_path):
+    assert "use one of cuhk_pedes, icfg" in error_of(ValueError, "cuhk", tmp_path)
+
+
+@pytest.mark.parametrize("content", ["", '[{"split": "train", "id": 1, "file_p', "\x00\x01"])
+def test_truncated_or_damaged_json(write_layout, content):
+    root = write_layout("cuhk_pedes")
+    (root / "CUHK-PEDES" / "reid_raw.json").write_text(content)
+    message = error_of(ValueError, "cuhk_pedes", root)
+    assert "reid_raw.json: not valid JSON" in message and "truncated or damaged" in message
+
+
+@pytest.mark.parametrize("entries", [{"images": []}, [], 3])
+def test_json_that_is_not_a_list_of_entries(write_layout, entries):
+    root = write_layout("cuhk_pedes", entries, images=False)
+    assert "expected a JSON list" in error_of(ValueError, "cuhk_pedes", root)
+
+
+def test_annotation_file_of_another_data_set(write_layout, tiny_entries):
+    root = write_layout("cuhk_pedes", tiny_entries("rstp_reid"), images=False)
+    message = error_of(ValueError, "cuhk_pedes", root)
+    assert "that of RSTPReid" in message and "--config.data.name=rstp_reid" in message
+
+
+def test_cuhk_file_under_the_name_of_icfg(write_layout, tiny_entries):
+    root = write_layout("icfg_pedes", tiny_entries("cuhk_pedes"), images=False)
+    assert "1 comes where 0 should" in error_of(ValueError, "icfg_pedes", root)
+
+
+def test_gap_in_train_ids(write_layout, tiny_entries):
+    entries = [entry for entry in tiny_entries("cuhk_pedes") if entry["id"] != 3]
+    root = write_layout("cuhk_pedes", entries, images=False)
+    message = error_of(ValueError, "cuhk_pedes", root)
+    assert "4 comes where 3 should" in message and "renumber" in message
+
+
+@pytest.mark.parametrize(
+    ("change", "expected"),
+    [
+        ({"id": "7"}, "id must be an integer, found '7'"),
+        ({"id": True}, "id must be an integer"),
+        ({"id": -1}, "id -1 is outside"),
+        ({"id": 2**40}, "is outside 0 .. 2**31 - 1"),
+        ({"split": 1}, "split must be a string"),
+        ({"captions": "a man"}, "captions must be a list"),
+        ({"captions": []}, "captions must be a list of at least one string"),
+        ({"captions": ["ok", " \n"]}, "caption 1 is empty"),
+        ({"captions": [None]}, "caption 0 must be a string"),
+        ({"file_path": 5}, "file_path must be a path"),
+        ({"file_path": ""}, "file_path must be a path"),
+        ({"file_path": "a\0.png"}, "file_path must be a path"),
+        ({"file_path": "/etc/passwd"}, "leaves imgs/"),
+        ({"file_path": "cam/../../x.png"}, "leaves imgs/"),
+        ({"file_path": "..\\x.png"}, "leaves imgs/"),
+        ({"file_path": "C:\\x.png"}, "leaves imgs/"),
+    ],
+)
+def test_bad_entry_is_named(write_layout, tiny_entries, change, expected):
+    entries = tiny_entries("cuhk_pedes")
+    entries[4] |= change
+    message = error_of(ValueError, "cuhk_pedes", write_layout("cuhk_pedes", entries, images=False))
+    assert "reid_raw.json: entry 4: " in message and expected in message
+
+
+def test_entry_that_is_not_an_object(write_layout):
+    root = write_layout("cuhk_pedes", [["train", 1]], images=False)
+    assert "entry 0: expected an object" in error_of(ValueError, "cuhk_pedes", root)
+
+
+def test_entry_without_captions(write_layout, tiny_entries):
+    entries = tiny_entries("cuhk_pedes")
+    del entries[0]["captions"]
+    root = write_layout("cuhk_pedes", entries, images=False)
+    assert "entry 0: has no 'captions'" in error_of(ValueError, "cuhk_pedes", root)
