@@ -7,7 +7,8 @@ import numpy as np
 import pytest
 
 from configs import bi_irra as configs
-from tipr_jax import batch, checkpoints, cost, experiment
+from tipr_jax import batch, checkpoints, experiment
+from tipr_jax.analysis import cost
 from tipr_jax.checkpoints import save_params
 from tipr_jax.models import MODELS, bi_irra
 

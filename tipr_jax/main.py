@@ -27,7 +27,7 @@ from typing import Any
 from absl import app, flags
 from ml_collections import config_flags
 
-from tipr_jax import command_line, distributed
+from tipr_jax import command_line, distributed, shutdown
 
 _CONFIG = config_flags.DEFINE_config_file(
     "config", None, "Config file and variant, e.g. configs/irra.py:quickstart", lock_config=True
@@ -42,7 +42,7 @@ _PEER_TIMEOUT = flags.DEFINE_integer("peer_timeout", 300, "Seconds to wait for t
 
 def main(argv: list[str]) -> None:
     command_line.setup_process()
-    with distributed.shared_fate():
+    with shutdown.shared_fate():
         try:
             join()
             run(_CONFIG.value, Path(_WORKDIR.value), _MODE.value)
@@ -63,6 +63,7 @@ def join() -> None:
         preemption=_MODE.value == "train",  # elsewhere SIGTERM ends a process at once
     )
     if distributed.several():
+        shutdown.watch_for_failure()
         from tipr_jax import __version__
         from tipr_jax.experiment import flat_fields
 

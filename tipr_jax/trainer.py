@@ -15,7 +15,8 @@ import jax
 import numpy as np
 import optax
 
-from tipr_jax import cost, distributed, experiment, optim
+from tipr_jax import distributed, experiment, optim, shutdown
+from tipr_jax.analysis import cost
 from tipr_jax.batch import validate
 from tipr_jax.checkpoints import Checkpoints
 from tipr_jax.evaluator import Evaluator, Interrupted
@@ -64,7 +65,7 @@ def train(exp: Experiment, data: Any, workdir: Path) -> TrainState:
     with (
         explained_out_of_memory(config),
         Checkpoints(workdir, config.checkpoint.keep_last) as checkpoints,
-        distributed.StopSignal() as stop,
+        shutdown.StopSignal() as stop,
     ):
         start, state = restore_or_init(exp, optimizer, abstract, checkpoints)
         experiment.save_config(config, workdir)  # not before: a refused run keeps its own
