@@ -7,7 +7,8 @@ import numpy as np
 import pytest
 
 from configs import bi_irra as configs
-from tipr_jax import batch, cost, experiment, run_files
+from tipr_jax import batch, experiment, run_files
+from tipr_jax.analysis import cost
 from tipr_jax.checkpoints import save_params
 from tipr_jax.models import bi_irra, get_method
 from tipr_jax.pretrained import start

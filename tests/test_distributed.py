@@ -134,3 +134,33 @@ def test_sigterm_to_one_of_two_processes(tiny_root, tmp_path):
     assert "rerun to continue" in outputs[0][1] and "step" not in outputs[1][1].lower()
     with checkpoints.Checkpoints(run, read_only=True) as saved:
         assert saved.latest_step() == rows(run)[-1]["step"]
+
+
+FAILS_ALONE = """
+import sys, time
+from tipr_jax import distributed, shutdown
+process, port = map(int, sys.argv[1:])
+with shutdown.shared_fate():
+    distributed.initialize(f"127.0.0.1:{port}", 2, process)
+    shutdown.watch_for_failure()
+    if process == 1:
+        sys.exit("error: the disk is full")
+    time.sleep(200)
+"""
+
+
+def test_a_failure_of_one_process_ends_the_other_with_its_reason():
+    port, env = free_port(), os.environ | {"JAX_PLATFORMS": "cpu", "XLA_FLAGS": ""}
+    both = [
+        subprocess.Popen(
+            [sys.executable, "-c", FAILS_ALONE, str(process), str(port)],
+            cwd=ROOT,
+            env=env,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        for process in (0, 1)
+    ]
+    messages = refusals(*both)
+    assert messages[1] == "error: the disk is full\n"
+    assert messages[0] == "error: process 1 stopped: the disk is full\n"

@@ -15,6 +15,7 @@ import pytest
 
 from tipr_jax import checkpoints, experiment, optim, trainer
 from tipr_jax.inference.model import load
+from tipr_jax.meter import NonFiniteLoss
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -140,7 +141,7 @@ def test_overfits_a_handful_of_pairs(tiny_config, data, tmp_path):
 
 def test_nan_names_the_term_and_the_step(tiny_config, data, tmp_path):
     tiny_config.model.itc_weight = float("nan")
-    with pytest.raises(trainer.NonFiniteLoss, match=r"step 1: .*itc_loss = nan"):
+    with pytest.raises(NonFiniteLoss, match=r"step 1: .*itc_loss = nan"):
         trainer.train(build(tiny_config, data), data, tmp_path)
     with checkpoints.Checkpoints(tmp_path) as c:
         assert c.latest_step() is None
@@ -226,7 +227,7 @@ def test_another_mesh_continues_in_the_same_order(loop, tiny_config, data, tmp_p
 def test_a_state_after_a_nan_is_never_saved(loop, tiny_config, data, tmp_path):
     tiny_config.checkpoint.every_steps = 1
     loop.on_step = lambda step: float("nan") if step == 3 else 0.0
-    with pytest.raises(trainer.NonFiniteLoss, match="step 3: loss = nan"):
+    with pytest.raises(NonFiniteLoss, match="step 3: loss = nan"):
         trainer.train(build(tiny_config, data), data, tmp_path)
     assert saved_steps(tmp_path) == [1, 2]
 

@@ -1,4 +1,4 @@
-"""Several processes as one run: joining, agreeing, who writes, and stopping together.
+"""Several processes as one run: joining, agreeing, and who writes (`shutdown`: stopping together).
 
 The processes find each other through `jax.distributed`; what they tell each other here goes through
 its coordination service, so it needs no device and may wait as long as it must. With one process
@@ -6,34 +6,24 @@ everything here is immediate. Functions that say "collective" must be called by 
 the same order.
 """
 
-import atexit
 import contextlib
 import itertools
 import json
 import logging
 import os
-import signal
 import socket
 import sys
 import threading
-import time
-import traceback
 from collections.abc import Callable, Iterator, Mapping
-from typing import Any, NoReturn
+from typing import Any
 
 import jax
 import tqdm
-from jax.experimental import multihost_utils
 
 CLUSTERS = ("gcetpu", "gketpu", "slurm", "ompi")  # where JAX knows its peers without flags
 PATIENCE_MS = 7 * 24 * 3600 * 1000  # of a live peer; a dead one ends the wait by its heartbeat
-FAILURE = "tipr_jax/failure"
-PARTING_SECONDS = 3.0  # that a failing coordinator lives on, so that the others hear why
 
 _rounds = itertools.count()
-_polls = itertools.count(1)
-_ending = threading.Lock()
-_finished = threading.Event()
 
 
 def initialize(
@@ -43,7 +33,7 @@ def initialize(
     timeout: int = 300,
     preemption: bool = True,
 ) -> None:
-    """Joins the other processes: those of the three arguments, else of the cluster JAX detects.
+    """Joins the processes that the three arguments name, else those of a cluster that JAX detects.
 
     Call it before anything that touches a device. A machine that is neither told of others nor part
     of a cluster (Cloud TPU slice, SLURM, Open MPI) starts at once, by itself.
@@ -51,8 +41,9 @@ def initialize(
     Args:
       coordinator: "host:port" on which process 0 listens; all three arguments or none.
       num_processes, process_id: how many there are, and which of them this one is.
-      timeout: seconds to wait for the others; then this process prints one line and exits with 1.
-      preemption: SIGTERM to one process becomes a request that all of them see (`StopSignal`).
+      timeout: seconds to wait for all to join; then this process prints one line and exits with 1.
+      preemption: SIGTERM to one process becomes a request that all of them see, see
+        `shutdown.StopSignal`.
 
     Raises:
       ValueError: arguments that do not fit together, or a port that is taken.
@@ -91,9 +82,6 @@ def initialize(
         initialization_timeout=timeout + 60,
     )
     watchdog.cancel()
-    watch = threading.Thread(target=_watch_for_failure, daemon=True)
-    watch.start()
-    atexit.register(lambda: (_finished.set(), watch.join()))  # not inside C++ when Python ends
     _check_count(num_processes)
     if process_id != 0:
         _silence()
@@ -135,7 +123,7 @@ def _check(coordinator: str, num_processes: int, process_id: int) -> None:
 
 
 def _give_up(coordinator: str, num_processes: int, process_id: int, timeout: int) -> None:
-    """Ends this process with one line about the peer that did not come."""
+    """Ends this process at once, with one line about the process that did not come."""
     host, port = coordinator.rsplit(":", 1)
     others = [i for i in range(num_processes) if i != process_id]
     who = f"process {others[0]}" if len(others) == 1 else f"some of the processes {others}"
@@ -149,13 +137,15 @@ def _give_up(coordinator: str, num_processes: int, process_id: int, timeout: int
             hint = "start it, and check address, port and firewall"
     else:
         hint += f", and check that {coordinator} can be reached from their machines"
-    _end(f"error: waited {timeout} s for {who}, which did not come; {hint} (--peer_timeout)")
+    message = f"error: waited {timeout} s for {who}, which did not come; {hint} (--peer_timeout)"
+    print(message, file=sys.stderr, flush=True)
+    os._exit(1)  # the main thread waits in C++ and cannot be interrupted
 
 
 def _check_count(num_processes: int) -> None:
     """Raises ValueError if process 0 was started with another number of processes."""
-    client = _client()
-    if _process_id() == 0:
+    client = service()
+    if this_process() == 0:
         client.key_value_set("tipr_jax/num_processes", str(num_processes))
     expected = client.blocking_key_value_get("tipr_jax/num_processes", PATIENCE_MS)
     if int(expected) != num_processes:
@@ -184,22 +174,22 @@ def exchange(text: str) -> list[str]:
     if not several():
         return [text]
     prefix = f"tipr_jax/{next(_rounds)}"
-    _client().key_value_set(f"{prefix}/{jax.process_index()}", text)
+    service().key_value_set(f"{prefix}/{jax.process_index()}", text)
     return [
-        _client().blocking_key_value_get(f"{prefix}/{process}", PATIENCE_MS)
+        service().blocking_key_value_get(f"{prefix}/{process}", PATIENCE_MS)
         for process in range(jax.process_count())
     ]
 
 
 def from_writer(make: Callable[[], Any]) -> Any:
-    """`make()`, plain data, computed by process 0 alone and given to all of them. Collective."""
+    """`make()`, plain data that process 0 alone computes and every process gets. Collective."""
     text = json.dumps(make()) if is_writer() else ""
     return json.loads(exchange(text)[0])
 
 
 @contextlib.contextmanager
 def writer_first() -> Iterator[None]:
-    """Process 0 goes through the body before the others do: they find what it wrote. Collective."""
+    """Process 0 goes through the body first; every other one finds its files. Collective."""
     if not is_writer():
         barrier()
     yield
@@ -226,99 +216,6 @@ def agree(settings: Mapping[str, Any]) -> None:
             )
 
 
-class StopSignal:
-    """SIGTERM and SIGINT as a request that all processes honour at the same point.
-
-    With several processes the request is spread by the preemption service of `jax.distributed`,
-    which takes SIGTERM itself and picks a poll that no process has passed yet.
-    """
-
-    def __init__(self):
-        self.requested = False
-        self._several = several()
-
-    def __enter__(self) -> "StopSignal":
-        handled = [signal.SIGINT] if self._several else [signal.SIGINT, signal.SIGTERM]
-        self._old = {number: signal.signal(number, self._stop) for number in handled}
-        return self
-
-    def __exit__(self, *exc: object) -> None:
-        for number, handler in self._old.items():
-            signal.signal(number, handler)
-
-    def poll(self) -> bool:
-        """True from the point on at which all processes stop. Collective, and cheap."""
-        if self._several and not self.requested:
-            self.requested = multihost_utils.reached_preemption_sync_point(next(_polls))
-        return self.requested
-
-    def _stop(self, number: int, frame: Any) -> None:
-        if self._several:
-            os.kill(os.getpid(), signal.SIGTERM)
-            return
-        if self.requested and number == signal.SIGINT:
-            raise KeyboardInterrupt  # a second ctrl-C stops at once
-        self.requested = True
-
-
-@contextlib.contextmanager
-def shared_fate() -> Iterator[None]:
-    """An error in the body ends every process, with its reason, instead of leaving them waiting.
-
-    With one process, and for an exit with code 0, nothing is changed.
-    """
-    try:
-        yield
-    except BaseException as error:
-        success = isinstance(error, SystemExit) and not error.code
-        if success or not jax.distributed.is_initialized():
-            raise
-        if isinstance(error, SystemExit):
-            message = str(error.code)
-        elif isinstance(error, jax.errors.JaxRuntimeError):
-            message = f"error: {first_line(error)}"
-        else:
-            traceback.print_exc()
-            message = f"error: {type(error).__name__}: {first_line(error)}"
-        if "Gloo" in message:  # a symptom of the end of another process: has it said why?
-            time.sleep(PARTING_SECONDS / 2)
-            message = (
-                "error: lost contact with another process, see its output; nothing saved is lost, "
-                f"start all of them again to continue ({message.removeprefix('error: ')[:150]})"
-            )
-        _end(message, tell=True)
-
-
-def first_line(error: BaseException) -> str:
-    return next(iter(str(error).splitlines()), "") or type(error).__name__
-
-
-def _end(message: str, *, tell: bool = False) -> NoReturn:
-    """Prints one line and leaves without waiting for anybody, as `sys.exit` would at the end."""
-    if not _ending.acquire(blocking=False):
-        threading.Event().wait()  # another thread is at it
-    print(message, file=sys.stderr, flush=True)
-    sys.stdout.flush()
-    if tell:
-        with contextlib.suppress(Exception):  # two at once, or the service is gone: told already
-            _client().key_value_set(FAILURE, f"process {_process_id()} stopped: {message}")
-        if _process_id() == 0:
-            time.sleep(PARTING_SECONDS)
-    os._exit(1)
-
-
-def _watch_for_failure() -> None:
-    """Ends this process soon after another one told of its own end."""
-    while not _finished.wait(0.5):
-        try:
-            message = _client().key_value_try_get(FAILURE)
-        except Exception:  # no failure yet
-            continue
-        if not message.startswith(f"process {_process_id()} "):
-            _end("error: " + message.replace("stopped: error:", "stopped:"))
-        return
-
-
 def _silence() -> None:
     """Only process 0 shows progress and log lines."""
     logging.getLogger("tipr_jax").setLevel(logging.ERROR)
@@ -328,10 +225,14 @@ def _silence() -> None:
     )
 
 
-def _client() -> Any:
-    """JAX's client of the coordination service, for which it has no public name; None without."""
+def service() -> Any:
+    """JAX's client of the coordination service, for which it has no public name or type.
+
+    None before `initialize`, and with one process.
+    """
     return jax._src.distributed.global_state.client
 
 
-def _process_id() -> int:
+def this_process() -> int:
+    """The number of this process; unlike `jax.process_index`, it does not start the devices."""
     return jax._src.distributed.global_state.process_id

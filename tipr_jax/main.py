@@ -27,7 +27,7 @@ from typing import TYPE_CHECKING
 from absl import app, flags
 from ml_collections import ConfigDict, config_flags
 
-from tipr_jax import command_line, distributed
+from tipr_jax import command_line, distributed, shutdown
 
 if TYPE_CHECKING:
     from tipr_jax.data import Data, Split
@@ -46,7 +46,7 @@ _PEER_TIMEOUT = flags.DEFINE_integer("peer_timeout", 300, "Seconds to wait for t
 
 def main(argv: list[str]) -> None:
     command_line.setup_process()
-    with distributed.shared_fate():
+    with shutdown.shared_fate():
         try:
             join()
             typed = config_flags.get_override_values(flags.FLAGS["config"])
@@ -68,6 +68,7 @@ def join() -> None:
         preemption=_MODE.value == "train",  # elsewhere SIGTERM ends a process at once
     )
     if distributed.several():
+        shutdown.watch_for_failure()
         from tipr_jax import __version__
         from tipr_jax.run_files import flat_fields
 

@@ -6,24 +6,23 @@ Every process runs it, on its rows of the batch; process 0 alone prints and writ
 import contextlib
 import dataclasses
 import logging
-import math
-import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import NoReturn
 
 import jax
-import numpy as np
 import optax
 from ml_collections import ConfigDict
 
-from tipr_jax import cost, distributed, experiment, optim, run_files
+from tipr_jax import distributed, experiment, run_files, shutdown
+from tipr_jax.analysis import cost
 from tipr_jax.batch import validate
 from tipr_jax.checkpoints import Checkpoints
 from tipr_jax.data import Data
 from tipr_jax.epoch_hook import PairPass
 from tipr_jax.evaluator import Evaluator, Interrupted
 from tipr_jax.experiment import Experiment
+from tipr_jax.meter import Meter
 from tipr_jax.metric_writer import MetricWriter
 from tipr_jax.results import chosen_by, criterion_of, evaluation_row
 from tipr_jax.sharding import process_rows, put_batch
@@ -32,10 +31,6 @@ from tipr_jax.train_state import TrainState, count_parameters
 from tipr_jax.train_step import make_train_step
 
 log = logging.getLogger("tipr_jax")
-
-
-class NonFiniteLoss(ValueError):
-    """A loss term became NaN or infinite."""
 
 
 class OutOfMemory(ValueError):
@@ -55,22 +50,15 @@ def train(exp: Experiment, data: Data, workdir: Path) -> TrainState:
     config = exp.config
     check_config(config, data)
     per_epoch = data.steps_per_epoch
-    total_steps = per_epoch * config.schedule.num_epochs
     optimizer, _ = experiment.make_optimizer(exp, per_epoch)
     abstract = experiment.abstract_state(exp, optimizer, data.num_pairs)
     log.info(cost.describe(exp, abstract))
-    train_step = jit_train_step(exp, optimizer, abstract)
-
-    def is_evaluated(step: int) -> bool:
-        epoch, position = divmod(step, per_epoch)
-        return step == total_steps or position == 0 and epoch % config.eval.every_epochs == 0
-
+    step_function = jit_train_step(exp, optimizer, abstract)
+    criterion = criterion_of(config.eval)
     with (
         explained_out_of_memory(config, exp.method.parts is not None),
-        Checkpoints(
-            workdir, config.checkpoint.keep_last, criterion=criterion_of(config.eval)
-        ) as checkpoints,
-        distributed.StopSignal() as stop,
+        Checkpoints(workdir, config.checkpoint.keep_last, criterion=criterion) as checkpoints,
+        shutdown.StopSignal() as stop,
     ):
         start, state = restore_or_init(exp, optimizer, abstract, checkpoints)
         # Not before: a run that is refused keeps its own.
@@ -79,44 +67,107 @@ def train(exp: Experiment, data: Data, workdir: Path) -> TrainState:
             save_tokenizer(data.tokenizer, workdir)
         with MetricWriter(
             workdir,
-            total_steps,
+            per_epoch * config.schedule.num_epochs,
             start_step=start,
             batch_size=config.data.batch_size,
             enabled=distributed.is_writer(),
         ) as writer:
             writer.message(describe(exp, state, per_epoch, start))
-            evaluator = Evaluator(exp, data, stop.poll)
-            pair_pass = PairPass(exp, data, stop.poll) if exp.method.epoch_hook else None
-            meter = Meter(config, per_epoch, writer)
-            if start == 0 or is_evaluated(start) and not checkpoints.is_evaluated(start):
-                evaluate_and_save(evaluator, checkpoints, state, writer, start)
-            batches = device_batches(exp, data, start, meter)
-            for step in range(start + 1, total_steps + 1):
-                if pair_pass and (step - 1) % per_epoch == 0:
-                    meter.flush()
-                    with saved_if_stopped(checkpoints, state, writer, step - 1):
-                        state = pair_pass(state, (step - 1) // per_epoch)
-                    meter.restart()
-                # The step is only dispatched here. While it runs, the metrics of the step before
-                # are read and the next batch is copied to the devices.
-                state, metrics = train_step(state, next(batches))
-                meter.push(step, metrics)
-                stopping = stop.poll()
-                if is_evaluated(step):
-                    meter.flush()
-                    evaluate_and_save(evaluator, checkpoints, state, writer, step)
-                    meter.restart()
-                elif stopping or step % config.checkpoint.every_steps == 0:
-                    meter.flush()
-                    checkpoints.save(step, state.as_tree())
-                if stop.requested:
-                    stop_here(checkpoints, writer, step)
-            meter.flush()
-    return state
+            run = Run(exp, data, step_function, checkpoints, writer, stop)
+            return run.loop(state, start)
+
+
+class Run:
+    """What the loop works with, from one step to the next."""
+
+    def __init__(
+        self,
+        exp: Experiment,
+        data: Data,
+        step_function: Callable[[TrainState, dict], tuple[TrainState, dict]],
+        checkpoints: Checkpoints,
+        writer: MetricWriter,
+        stop: shutdown.StopSignal,
+    ):
+        self.exp, self.data, self.config = exp, data, exp.config
+        self.step_function = step_function
+        self.checkpoints, self.writer, self.stop = checkpoints, writer, stop
+        self.evaluator = Evaluator(exp, data, stop.poll)
+        self.pair_pass = PairPass(exp, data, stop.poll) if exp.method.epoch_hook else None
+        self.per_epoch = data.steps_per_epoch
+        self.total_steps = self.per_epoch * exp.config.schedule.num_epochs
+        self.meter = Meter(exp.config, self.per_epoch, writer)
+
+    def loop(self, state: TrainState, start: int) -> TrainState:
+        """Trains from step `start` to the end."""
+        meter = self.meter
+        first = start == 0 or self.is_evaluated(start) and not self.checkpoints.is_evaluated(start)
+        if first:
+            self.evaluate_and_save(state, start)
+        batches = device_batches(self.exp, self.data, start, meter)
+        for step in range(start + 1, self.total_steps + 1):
+            if self.pair_pass and (step - 1) % self.per_epoch == 0:
+                state = self.before_epoch(state, step - 1)
+            # The step is only dispatched here. While it runs, the metrics of the step before
+            # are read and the next batch is copied to the devices.
+            state, metrics = self.step_function(state, next(batches))
+            meter.push(step, metrics)
+            stopping = self.stop.poll()
+            if self.is_evaluated(step):
+                meter.flush()
+                self.evaluate_and_save(state, step)
+                meter.restart()
+            elif stopping or step % self.config.checkpoint.every_steps == 0:
+                meter.flush()
+                self.checkpoints.save(step, state.as_tree())
+            if self.stop.requested:
+                self.stop_here(step)
+        meter.flush()
+        return state
+
+    def is_evaluated(self, step: int) -> bool:
+        """Whether the run evaluates itself at this step."""
+        epoch, position = divmod(step, self.per_epoch)
+        due = position == 0 and epoch % self.config.eval.every_epochs == 0
+        return due or step == self.total_steps
+
+    def before_epoch(self, state: TrainState, step: int) -> TrainState:
+        """`state` with what the method's epoch hook finds out about the pairs."""
+        self.meter.flush()
+        with self.saved_if_stopped(state, step):
+            state = self.pair_pass(state, step // self.per_epoch)
+        self.meter.restart()
+        return state
+
+    def evaluate_and_save(self, state: TrainState, step: int) -> None:
+        """Evaluates and saves `step`; a request to stop ends the run in between.
+
+        A run that is stopped during an evaluation makes it up when it continues.
+        """
+        with self.saved_if_stopped(state, step):
+            row = evaluate(self.evaluator, state, self.writer, step)
+        if step:  # step 0 is the initialisation again
+            self.checkpoints.save(step, state.as_tree(), row)
+
+    @contextlib.contextmanager
+    def saved_if_stopped(self, state: TrainState, step: int) -> Iterator[None]:
+        """Saves `step` and ends the run if a request to stop interrupts what happens inside."""
+        try:
+            yield
+        except Interrupted:
+            if step:
+                self.checkpoints.save(step, state.as_tree())
+            self.stop_here(step)
+
+    def stop_here(self, step: int) -> NoReturn:
+        self.checkpoints.wait()
+        done = f"saved step {step}" if step else "before the first step"
+        self.writer.message(f"stopped by a signal, {done}; rerun to continue")
+        raise SystemExit(0)
 
 
 def device_batches(
-    exp: Experiment, data: Data, start: int, meter: "Meter"
+    exp: Experiment, data: Data, start: int, meter: Meter
 ) -> Iterator[dict[str, jax.Array]]:
     """The global batches from step `start` on, of which this process reads and feeds its rows."""
     rows = process_rows(exp.batch_sharding, exp.config.data.batch_size)
@@ -127,100 +178,6 @@ def device_batches(
             batch = next(batches)
         validate(batch, contract)
         yield put_batch(batch, exp.batch_sharding)
-
-
-def evaluate_and_save(
-    evaluator: Evaluator,
-    checkpoints: Checkpoints,
-    state: TrainState,
-    writer: MetricWriter,
-    step: int,
-) -> None:
-    """Evaluates and saves `step` with its evaluation; a request to stop ends the run in between.
-
-    A run that is stopped during an evaluation makes it up when it continues.
-    """
-    with saved_if_stopped(checkpoints, state, writer, step):
-        row = evaluate(evaluator, state, writer, step)
-    if step:  # step 0 is the initialisation again
-        checkpoints.save(step, state.as_tree(), row)
-
-
-@contextlib.contextmanager
-def saved_if_stopped(
-    checkpoints: Checkpoints, state: TrainState, writer: MetricWriter, step: int
-) -> Iterator[None]:
-    """Saves `step` and ends the run if what happens inside is interrupted by a request to stop."""
-    try:
-        yield
-    except Interrupted:
-        if step:
-            checkpoints.save(step, state.as_tree())
-        stop_here(checkpoints, writer, step)
-
-
-def stop_here(checkpoints: Checkpoints, writer: MetricWriter, step: int) -> NoReturn:
-    checkpoints.wait()
-    done = f"saved step {step}" if step else "before the first step"
-    writer.message(f"stopped by a signal, {done}; rerun to continue")
-    raise SystemExit(0)
-
-
-class Meter:
-    """Reads the metrics of a step while the next one runs: checks, shows and logs them.
-
-    images_per_second and input_wait (the share of the time that the loop waited for batches from
-    the host) are those of the steps since the last log line, without compilation and evaluations.
-    """
-
-    def __init__(self, config: ConfigDict, per_epoch: int, writer: MetricWriter):
-        self.config, self.writer = config, writer
-        schedule, rate = config.schedule, config.optimizer.learning_rate
-        table = optim.learning_rate_table(schedule, rate, (1.0,), per_epoch)[:, 0]
-        self.rates = np.repeat(table, per_epoch * schedule.num_epochs // len(table))
-        self._pending: tuple[int, dict] | None = None
-        self._compiled = False
-        self.restart()
-
-    def restart(self) -> None:
-        """Starts the clock of the interval anew."""
-        self._began, self._steps, self._waited = time.perf_counter(), 0, 0.0
-
-    @contextlib.contextmanager
-    def waiting(self) -> Iterator[None]:
-        began = time.perf_counter()
-        yield
-        self._waited += time.perf_counter() - began
-
-    def push(self, step: int, metrics: dict[str, jax.Array]) -> None:
-        """Takes the metrics of `step`, reads those of the step before."""
-        before, self._pending = self._pending, (step, metrics)
-        self._read(before)
-
-    def flush(self) -> None:
-        """Reads what is left. Before every save: a state after a NaN is never written."""
-        before, self._pending = self._pending, None
-        self._read(before)
-
-    def _read(self, pending: tuple[int, dict] | None) -> None:
-        if pending is None:
-            return
-        step, metrics = pending[0], check_finite(pending[0], jax.device_get(pending[1]))
-        self._steps += 1
-        self.writer.progress(step, metrics)
-        if step % self.config.log_every_steps == 0:
-            metrics |= {"learning_rate": self.rates[step - 1]}
-            if self._compiled:
-                seconds = time.perf_counter() - self._began
-                metrics |= {
-                    "images_per_second": self._steps * self.config.data.batch_size / seconds,
-                    "input_wait": self._waited / seconds,
-                }
-            self.writer.write_scalars(step, metrics)
-            self.restart()
-        if not self._compiled:  # the first step's time is mostly compilation
-            self._compiled = True
-            self.restart()
 
 
 @contextlib.contextmanager
@@ -303,18 +260,6 @@ def restore_or_init(
         donate_argnums=0,
     )
     return 0, make(experiment.initial_params(exp), pairs)
-
-
-def check_finite(step: int, metrics: dict[str, np.ndarray]) -> dict[str, float]:
-    """Python floats of a step's metrics; raises NonFiniteLoss if one is NaN or infinite."""
-    values = {name: float(value) for name, value in metrics.items()}
-    if bad := sorted(name for name, value in values.items() if not math.isfinite(value)):
-        shown = ", ".join(f"{name} = {values[name]}" for name in bad)
-        raise NonFiniteLoss(
-            f"step {step}: {shown}; the last checkpoint is from before this step. "
-            "Lower --config.optimizer.learning_rate or raise --config.schedule.warmup_epochs"
-        )
-    return values
 
 
 def evaluate(

@@ -22,7 +22,7 @@ PEAK_FLOPS = {
 }
 FORMULA = (
     "utilisation = model FLOPs / seconds / peak; model FLOPs = 2 x multiply-adds of the matrix "
-    "products of the forward pass, x 3 for a training step (tipr_jax/cost.py)"
+    "products of the forward pass, x 3 for a training step (tipr_jax/analysis/cost.py)"
 )
 
 

@@ -8,7 +8,8 @@ import numpy as np
 
 from bench.measure import Call, Case
 from configs import irra as irra_config
-from tipr_jax import cost, experiment, trainer
+from tipr_jax import experiment, trainer
+from tipr_jax.analysis import cost
 from tipr_jax.batch import synthetic_batch
 from tipr_jax.evaluator import Evaluator
 from tipr_jax.sharding import put_batch

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from flax import nnx
 
-from tipr_jax import cost
+from tipr_jax.analysis import cost
 from tipr_jax.batch import abstract_batch
 from tipr_jax.models import get_method, irra
 from tipr_jax.nn.init import BlockInit

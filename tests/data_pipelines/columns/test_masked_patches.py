@@ -7,8 +7,14 @@ import random
 import numpy as np
 import pytest
 
+from data_pipelines.columns.masked_patches import (
+    LAWS,
+    PatchMasks,
+    block_mask,
+    grid_mask,
+    random_mask,
+)
 from data_pipelines.random_streams import generator
-from data_pipelines.columns.masked_patches import LAWS, PatchMasks, block_mask, grid_mask, random_mask
 
 GOLDEN = pathlib.Path(__file__).parents[1] / "golden" / "bi_irra"
 RECORDED = np.load(GOLDEN / "block_masks.npz")

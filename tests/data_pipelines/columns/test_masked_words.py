@@ -7,13 +7,13 @@ import random
 
 import numpy as np
 import pytest
-
 from data_pipelines.span_masking import (
     MaskedColumns,
     MaskingLaw,
     hidden_tokens,
     masked_positions,
 )
+
 from tipr_jax.text.wordpiece import SPECIAL, WordPieceTokenizer
 
 WORDS = [f"w{chr(97 + i)}" for i in range(20)]

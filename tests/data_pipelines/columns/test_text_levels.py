@@ -6,10 +6,10 @@ import pathlib
 
 import numpy as np
 import pytest
+from data_pipelines.text_levels import LevelColumns, LevelTexts
 
 from data_pipelines.columns import clauses
 from data_pipelines.datasets.split import Split
-from data_pipelines.text_levels import LevelColumns, LevelTexts
 from tipr_jax.text.wordpiece import train
 
 GOLDEN = pathlib.Path(__file__).parents[1] / "golden" / "ivt" / "text_levels.json"

@@ -5,10 +5,10 @@ import types
 
 import numpy as np
 import pytest
-
-from data_pipelines.datasets.split import Split
-from data_pipelines.columns import make_columns
 from data_pipelines.two_languages import TwoLanguageColumns
+
+from data_pipelines.columns import make_columns
+from data_pipelines.datasets.split import Split
 from tipr_jax.models import bi_irra
 from tipr_jax.text.xlm_roberta import train
 

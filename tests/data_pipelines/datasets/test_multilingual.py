@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 
 from configs import common
-from data_pipelines.datasets import annotations, multilingual
 from data_pipelines.data_module import DataModule
+from data_pipelines.datasets import annotations, multilingual
 from data_pipelines.images.image_source import image_source
 from tipr_jax.languages import languages_of
 

@@ -1,4 +1,4 @@
-"""What a compiled program moves between devices, read from its HLO text."""
+"""Collective operations: what a compiled program moves between devices, from its HLO text."""
 
 import collections
 import math
@@ -18,7 +18,7 @@ _LIMIT = re.compile(r" = s32\[\]\S* constant\((\d+)\)")
 _SOURCE = re.compile(r'op_name="([^"]*)"')
 
 
-class Collective(NamedTuple):
+class CollectiveOp(NamedTuple):
     """One instruction: how often it runs per step, bytes of its result each time, its origin."""
 
     kind: str
@@ -27,14 +27,14 @@ class Collective(NamedTuple):
     source: str  # the JAX operation that it was made for
 
 
-def collectives(hlo: str) -> list[Collective]:
-    """The collectives of a compiled module (`compiled.as_text()`); loops count all their trips.
+def collective_ops(hlo: str) -> list[CollectiveOp]:
+    """Of a compiled module (`compiled.as_text()`); in a loop each counts for all trips.
 
-    Sizes are those of the result on one device. Both branches of a conditional count; a loop whose
+    The size is that of the result on one device. Both branches of a conditional count; a loop whose
     number of trips cannot be read counts once.
     """
     computations, entry = _computations(hlo)
-    found: list[Collective] = []
+    found: list[CollectiveOp] = []
 
     def visit(name: str, times: int) -> None:
         for line in computations.get(name, ()):
@@ -45,7 +45,7 @@ def collectives(hlo: str) -> list[Collective]:
             if kind in KINDS:
                 source = _SOURCE.search(line)
                 size = _result_bytes(match["type"], op)
-                found.append(Collective(kind, times, size, source[1] if source else ""))
+                found.append(CollectiveOp(kind, times, size, source[1] if source else ""))
                 continue
             called = _CALLED.findall(line)
             for branches in _BRANCHES.findall(line):
@@ -58,7 +58,7 @@ def collectives(hlo: str) -> list[Collective]:
     return found
 
 
-def totals(found: list[Collective]) -> dict[str, tuple[int, int]]:
+def totals_by_kind(found: list[CollectiveOp]) -> dict[str, tuple[int, int]]:
     """{kind: (runs per step, bytes per step on one device)}."""
     sums = collections.defaultdict(lambda: (0, 0))
     for kind, count, size, _ in found:

@@ -9,37 +9,40 @@ utilisation figures. Elementwise work, the optimiser and what `remat` computes a
 causal attention counts in full, and of a `cond` the cheapest branch counts.
 """
 
-import dataclasses
 import math
 import os
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any, NamedTuple
 
 import jax
 from flax import nnx
+from jax.extend.core import Jaxpr, JaxprEqn
 
 from tipr_jax import sharding
 from tipr_jax.experiment import Experiment, abstract_batch
+from tipr_jax.models.method import Inputs, Params
 from tipr_jax.precision import policy
 from tipr_jax.train_state import TrainState, define_model
 from tipr_jax.train_step import total_loss
 
 GB = 1e9
 
+AbstractBatch = Mapping[str, jax.ShapeDtypeStruct]
+
 
 def flops(function: Callable, *args: Any) -> int:
-    """Of one call: 2 x multiply-adds of its products. `args` may be ShapeDtypeStructs.
+    """FLOPs of one call: 2 x multiply-adds of its products. `args` may be ShapeDtypeStructs.
 
     The body of a `while_loop` counts once, since nobody knows how often it runs.
     """
     return _jaxpr_flops(jax.make_jaxpr(function)(*args).jaxpr)
 
 
-def _jaxpr_flops(jaxpr: Any) -> int:
+def _jaxpr_flops(jaxpr: Jaxpr) -> int:
     return sum(map(_equation_flops, jaxpr.eqns))
 
 
-def _equation_flops(equation: Any) -> int:
+def _equation_flops(equation: JaxprEqn) -> int:
     name, params = equation.primitive.name, equation.params
     if name == "dot_general":
         lhs, out = equation.invars[0].aval, equation.outvars[0].aval
@@ -53,7 +56,7 @@ def _equation_flops(equation: Any) -> int:
     return params.get("length", 1) * sum(map(_jaxpr_flops, _nested(params)))
 
 
-def _nested(params: dict) -> Iterable[Any]:
+def _nested(params: Mapping[str, Any]) -> Iterator[Jaxpr]:
     """The jaxprs that an equation calls."""
     for value in params.values():
         for item in value if isinstance(value, tuple | list) else (value,):
@@ -62,7 +65,7 @@ def _nested(params: dict) -> Iterable[Any]:
                 yield item
 
 
-def train_step_flops(exp: Experiment, batch: dict[str, jax.ShapeDtypeStruct]) -> int:
+def train_step_flops(exp: Experiment, batch: AbstractBatch) -> int:
     """Model FLOPs of one step on the global `batch`, whatever attention kernel computes them."""
     loss, params, inputs = _traceable(exp, batch, remat="none")
     return 3 * flops(loss, params, inputs)
@@ -80,7 +83,7 @@ def largest_array(function: Callable, *args: Any) -> int:
     return _largest(jax.make_jaxpr(function)(*args).jaxpr)
 
 
-def _largest(jaxpr: Any) -> int:
+def _largest(jaxpr: Jaxpr) -> int:
     sizes = [0]
     for equation in jaxpr.eqns:
         sizes += map(_largest, _nested(equation.params))
@@ -104,12 +107,10 @@ class Memory(NamedTuple):
         return sum(self)
 
 
-def memory_estimate(
-    exp: Experiment, abstract: TrainState, batch: dict[str, jax.ShapeDtypeStruct]
-) -> Memory:
-    """Of one device, from `experiment.abstract_state` and the shapes of the global batch.
+def memory_estimate(exp: Experiment, abstract: TrainState, batch: AbstractBatch) -> Memory:
+    """Memory of one device, from `experiment.abstract_state` and the shapes of the global batch.
 
-    Activations are those of XLA's attention; with tensor parallelism they are an upper bound. Of a
+    Activations are what XLA's attention keeps; with tensor parallelism this is an upper bound. Of a
     `cond` the largest branch counts, which XLA keeps room for.
     """
     pieces = sharding.batch_shards(exp.mesh, exp.rules)
@@ -140,18 +141,22 @@ def residual_bytes(loss: Callable, params: Any, inputs: Any) -> int:
 
 def describe(exp: Experiment, abstract: TrainState) -> str:
     """One line about the run's memory, for before the first compilation."""
-    return describe_memory(memory_estimate(exp, abstract, abstract_batch(exp)), device_capacity())
+    memory = memory_estimate(exp, abstract, abstract_batch(exp))
+    return describe_memory(memory, device_capacity(), can_be_cut=exp.method.parts is not None)
 
 
-def describe_memory(memory: Memory, capacity: int) -> str:
-    """One line: the estimate, its parts, and what to change if the device has less."""
+def describe_memory(memory: Memory, capacity: int, *, can_be_cut: bool) -> str:
+    """One line: the estimate, its parts, and what to change if a device has less than it.
+
+    capacity: bytes of a device; can_be_cut: whether the method's objective works in micro-batches.
+    """
     total, *parts = (f"{x / GB:.3g}" for x in (memory.total, *memory))
     named = ", ".join(f"{k} {v}" for k, v in zip(memory._fields, parts, strict=True))
     line = f"memory estimate {total} of {capacity / GB:.3g} GB per device: {named}"
     if memory.total > capacity:
         line += (
-            "; it will not fit: use a smaller --config.data.batch_size, --config.remat=full, "
-            "--config.micro_batches (IRRA, IVT) or, on several devices, "
+            "; it will not fit: use a smaller --config.data.batch_size, --config.remat=full"
+            f"{', --config.micro_batches' if can_be_cut else ''} or, on several devices, "
             "--config.mesh.rules=fully_sharded"
         )
     return line
@@ -166,31 +171,39 @@ def device_capacity() -> int:
     return host // jax.local_device_count()
 
 
-def _model(exp: Experiment, remat: str) -> tuple:
-    """The experiment's model with XLA's attention, whose products a trace can see."""
+def _model(
+    exp: Experiment, remat: str
+) -> tuple[nnx.GraphDef, nnx.State, Callable[[jax.Array], Params]]:
+    """As `define_model`, with XLA's attention, whose products a trace can see."""
     how = policy(exp.config.precision, remat=remat, attention="xla")
     return define_model(exp.method, exp.model_config, how)
 
 
-def _traceable(exp: Experiment, batch: dict, remat: str) -> tuple[Callable, Any, Any]:
+def _traceable(
+    exp: Experiment, batch: AbstractBatch, remat: str
+) -> tuple[Callable[[Params, Inputs], jax.Array], Params, Inputs]:
     """(loss(params, inputs), abstract params, abstract inputs)."""
     graphdef, _, init = _model(exp, remat)
-    config = exp.model_config
-    if hasattr(config, "itm_group_size"):  # a device's rows may be less than whole groups
-        group = math.gcd(config.itm_group_size, len(batch["valid"]))
-        config = dataclasses.replace(config, itm_group_size=group)
+    rows = len(batch["valid"])
+    # The rows of one device, or of a micro-batch, may be less than a whole group.
+    config = exp.model_config.with_row_group(math.gcd(exp.model_config.row_group, rows))
+    if hook := exp.method.epoch_hook:  # the step finds these arrays in the state
+        batch = dict(batch) | {
+            name: jax.ShapeDtypeStruct((rows, *column.shape), column.dtype)
+            for name, column in hook.arrays(config).items()
+        }
     inputs = jax.eval_shape(
         lambda b, key: exp.method.prepare_inputs(b, key, config), batch, exp.keys[1]
     )
 
-    def loss(params: Any, inputs: dict) -> jax.Array:
+    def loss(params: Params, inputs: Inputs) -> jax.Array:
         model = nnx.merge(graphdef, params)
         return total_loss(exp.method.objective(model, inputs, config))
 
     return loss, jax.eval_shape(init, exp.keys[0]), inputs
 
 
-def _cut(batch: dict, pieces: int) -> dict:
+def _cut(batch: AbstractBatch, pieces: int) -> AbstractBatch:
     return jax.tree.map(
         lambda x: jax.ShapeDtypeStruct((x.shape[0] // pieces, *x.shape[1:]), x.dtype), batch
     )

@@ -1,7 +1,6 @@
 """The report on a compiled step: memory and collectives, on emulated devices instead of a TPU."""
 
 import importlib.util
-from pathlib import Path
 
 import jax
 import jax.numpy as jnp
@@ -10,32 +9,9 @@ from jax.sharding import NamedSharding
 from jax.sharding import PartitionSpec as P
 
 from configs import irra
-from tipr_jax import collectives, sharding
-from tipr_jax.collectives import Collective
-
-SCRIPT = Path(__file__).resolve().parents[1] / "scripts" / "aot_compile.py"
-
-
-@pytest.fixture(scope="module")
-def aot():
-    """The script as a module; its command-line flags stay out of this process's."""
-    from absl import flags
-
-    # tipr_jax.main, which another test may have imported, has a flag of this name too.
-    others = {name: flags.FLAGS[name] for name in ("config",) if name in flags.FLAGS}
-    for name in others:
-        delattr(flags.FLAGS, name)
-    known = set(flags.FLAGS)
-    spec = importlib.util.spec_from_file_location("aot_compile", SCRIPT)
-    module = importlib.util.module_from_spec(spec)
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("JAX_PLATFORMS", "cpu")
-        spec.loader.exec_module(module)
-    yield module
-    for name in set(flags.FLAGS) - known:
-        delattr(flags.FLAGS, name)
-    for name, flag in others.items():
-        flags.FLAGS[name] = flag
+from tipr_jax import sharding
+from tipr_jax.analysis import aot, collectives
+from tipr_jax.analysis.collectives import CollectiveOp
 
 
 def test_collectives_of_a_sharded_loop():
@@ -53,7 +29,7 @@ def test_collectives_of_a_sharded_loop():
 
     x, w = jnp.ones((4, 64)), jnp.ones((64, 64))
     compiled = jax.jit(step, in_shardings=(columns, rows)).lower(x, w).compile()
-    found = collectives.totals(collectives.collectives(compiled.as_text()))
+    found = collectives.totals_by_kind(collectives.collective_ops(compiled.as_text()))
     assert found["all-reduce"] == (6, 6 * 4 * 64 * 4)
     assert found["all-gather"] == (1, 4 * 64 * 4)
 
@@ -74,14 +50,14 @@ ENTRY %main (a: f32[8]) -> f32[8] {
   ROOT %done = f32[16,4]{1,0} all-gather-done(%ag)
 }
 """
-    found = collectives.collectives(hlo)
+    found = collectives.collective_ops(hlo)
     assert found == [
-        Collective("all-reduce", 12, 8 * 128 * 4 + 4 * 2, "jit(step)/while/body/dot"),
-        Collective("all-gather", 1, 16 * 4 * 4, ""),
+        CollectiveOp("all-reduce", 12, 8 * 128 * 4 + 4 * 2, "jit(step)/while/body/dot"),
+        CollectiveOp("all-gather", 1, 16 * 4 * 4, ""),
     ]
 
 
-def test_report_of_a_real_step(aot):
+def test_report_of_a_real_step():
     config = irra.get_config("debug")
     config.model.vocab_size = 512
     config.data.batch_size = config.eval.batch_size = 16
@@ -95,7 +71,7 @@ def test_report_of_a_real_step(aot):
     assert "8 chips" in text and ": fits" in text and "all-reduce" in text
 
 
-def test_what_does_not_fit_is_said(aot):
+def test_what_does_not_fit_is_said():
     compiled = jax.jit(lambda x: x @ x).lower(jnp.ones((64, 64))).compile()
     needed = 2 * 64 * 64 * 4
     report = aot.memory_and_traffic(compiled, hbm=needed - 1)
@@ -103,7 +79,7 @@ def test_what_does_not_fit_is_said(aot):
     assert aot.memory_and_traffic(compiled, hbm=10 * needed)["fits"]
 
 
-def test_a_program_that_cannot_be_printed_still_has_its_memory(aot):
+def test_a_program_that_cannot_be_printed_still_has_its_memory():
     compiled = jax.jit(lambda x: x @ x).lower(jnp.ones((64, 64))).compile()
 
     class Unprintable:
@@ -117,7 +93,7 @@ def test_a_program_that_cannot_be_printed_still_has_its_memory(aot):
     assert "cannot print" in aot.traffic_lines(report)[0]
 
 
-def test_mistakes_are_one_line(aot, monkeypatch):
+def test_mistakes_are_one_line(monkeypatch):
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
     with pytest.raises(ValueError, match=r"libtpu.* is not installed; pip install -e '\.\[aot\]'"):
         aot.topology_devices("v5e:4x4")

@@ -5,8 +5,9 @@ import jax.numpy as jnp
 import pytest
 
 from configs import irra
-from tipr_jax import cost, experiment, trainer
-from tipr_jax.cost import Memory
+from tipr_jax import experiment, trainer
+from tipr_jax.analysis import cost
+from tipr_jax.analysis.cost import Memory
 
 # An estimate is off by at most this factor, either way (it leaves out the activations of the one
 # layer that remat computes again).
@@ -110,10 +111,11 @@ def estimate_of(config, devices) -> Memory:
 
 def test_the_line_says_what_to_change_when_it_will_not_fit():
     memory = Memory(2 * 10**9, 4 * 10**9, 2 * 10**9, 10**9, 0, 0)
-    fits = cost.describe_memory(memory, 10 * 10**9)
+    fits = cost.describe_memory(memory, 10 * 10**9, can_be_cut=True)
     assert fits.startswith("memory estimate 9 of 10 GB per device: parameters 2, optimiser 4")
     assert "will not fit" not in fits
-    assert "it will not fit: use a smaller --config.data.batch_size" in cost.describe_memory(
-        memory, 8 * 10**9
-    )
+    line = cost.describe_memory(memory, 8 * 10**9, can_be_cut=True)
+    assert "it will not fit: use a smaller --config.data.batch_size" in line
+    assert "--config.micro_batches" in line
+    assert "micro_batches" not in cost.describe_memory(memory, 8 * 10**9, can_be_cut=False)
     assert cost.device_capacity() > 10**8

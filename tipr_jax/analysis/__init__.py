@@ -1,0 +1,1 @@
+"""What a training step costs before it runs: FLOPs, memory, and traffic between devices."""
