@@ -19,7 +19,7 @@ from ml_collections import ConfigDict
 from tipr_jax import batch, checkpoints, distributed, optim, sharding
 from tipr_jax.languages import languages_of
 from tipr_jax.models import MODELS, Method
-from tipr_jax.precision import DtypePolicy, policy
+from tipr_jax.precision import ComputePolicy, policy
 from tipr_jax.pretrained import ivt
 from tipr_jax.train_state import TrainState, create_state, define_model, select_params
 from tipr_jax.train_step import check_micro_batches
@@ -134,7 +134,7 @@ def _assemble(config: ConfigDict, method: Method, model_config: Any, mesh: Mesh,
     )
 
 
-def compute_policy(config: ConfigDict, mesh: Mesh, rules: dict) -> DtypePolicy:
+def compute_policy(config: ConfigDict, mesh: Mesh, rules: dict) -> ComputePolicy:
     return policy(
         config.precision,
         remat=config.remat,

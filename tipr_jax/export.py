@@ -19,7 +19,7 @@ from tqdm import tqdm
 from tipr_jax import checkpoints
 from tipr_jax.languages import ALIASES
 from tipr_jax.metrics.rerank import match_score
-from tipr_jax.metrics.retrieval import unit_rows
+from tipr_jax.metrics.retrieval import l2_normalise
 from tipr_jax.models import MODELS
 from tipr_jax.models.bi_irra import text_mask
 from tipr_jax.precision import policy
@@ -91,7 +91,7 @@ class TrainedModel:
           ValueError, FileNotFoundError: an image that cannot be read, by name.
         """
         encode = functools.partial(self._encode_image, self.params)
-        return unit_rows(_in_chunks(encode, self._pixels, sources, "photo"))
+        return l2_normalise(_in_chunks(encode, self._pixels, sources, "photo"))
 
     def _pixels(self, sources: Sequence[str | bytes | np.ndarray]) -> np.ndarray:
         def one(source: str | bytes | np.ndarray) -> np.ndarray:
@@ -110,7 +110,7 @@ class TrainedModel:
         """
         index = self.language_index(language)
         encode = lambda text_ids: self._encode_text(self.params, text_ids, index)  # noqa: E731
-        return unit_rows(
+        return l2_normalise(
             _in_chunks(
                 encode, lambda part: self.tokenizer(part, self.config.text_length), texts, "text"
             )

@@ -142,7 +142,7 @@ def embed(config: Any, workdir: Path) -> None:
 
     from tipr_jax import experiment
     from tipr_jax.evaluator import Evaluator
-    from tipr_jax.metrics.retrieval import unit_rows
+    from tipr_jax.metrics.retrieval import l2_normalise
 
     config = experiment.adopt_model(config, experiment.source_of(config, workdir))
     data = open_data(config, workdir)
@@ -157,10 +157,10 @@ def embed(config: Any, workdir: Path) -> None:
         path.parent.mkdir(parents=True, exist_ok=True)
         np.savez(
             path,
-            image=unit_rows(features.image),
+            image=l2_normalise(features.image),
             image_path=split.image_path,
             image_person_id=split.image_person_id,
-            text=unit_rows(features.text),
+            text=l2_normalise(features.text),
             caption=split.caption,
             caption_person_id=split.caption_person_id,
         )

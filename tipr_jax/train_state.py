@@ -9,7 +9,7 @@ import optax
 from flax import nnx, struct
 
 from tipr_jax.models import Method
-from tipr_jax.precision import DtypePolicy
+from tipr_jax.precision import ComputePolicy
 
 
 @struct.dataclass
@@ -22,7 +22,7 @@ class TrainState:
 
 
 def define_model(
-    method: Method, config: Any, policy: DtypePolicy
+    method: Method, config: Any, policy: ComputePolicy
 ) -> tuple[nnx.GraphDef, nnx.State, Callable[[jax.Array], Any]]:
     """Structure, abstract parameters and initialiser of a model, without allocating it.
 

@@ -16,7 +16,7 @@ from tipr_jax.models import MODELS
 from tipr_jax.models.bi_irra import Config
 from tipr_jax.models.bi_irra_objective import scale_gradient, unit
 from tipr_jax.nn.beit import relative_position_index
-from tipr_jax.precision import DtypePolicy
+from tipr_jax.precision import ComputePolicy
 from tipr_jax.pretrained import bi_irra
 from tipr_jax.train_state import count_parameters, define_model
 
@@ -109,7 +109,7 @@ def check_full_size(report: Report) -> None:
     golden = report.json("full_size_manifest.json")
     if golden is None:
         return
-    init = define_model(MODELS["bi_irra"], Config.base(), DtypePolicy())[2]
+    init = define_model(MODELS["bi_irra"], Config.base(), ComputePolicy())[2]
     params = jax.eval_shape(init, jax.random.key(0))
     count = count_parameters(params), golden["released_total_parameters"]
     report.exact("full size: parameters", {"count": count})

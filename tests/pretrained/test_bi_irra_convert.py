@@ -14,7 +14,7 @@ from tipr_jax import convert
 from tipr_jax.checkpoints import load_params, model_fields
 from tipr_jax.models import MODELS
 from tipr_jax.models.bi_irra import Config
-from tipr_jax.precision import DtypePolicy
+from tipr_jax.precision import ComputePolicy
 from tipr_jax.pretrained import beit, bi_irra, xlm_roberta
 from tipr_jax.pretrained.key_table import flatten
 from tipr_jax.train_state import count_parameters, define_model
@@ -58,14 +58,14 @@ def test_tree_is_the_models():
     fields = bi_irra.infer_config(state)
     assert (fields["text_depth"], fields["fusion_depth"], fields["vision_heads"]) == (3, 2, 4)
     assert fields["losses"] == ("itc", "itm", "mlm", "mim", "id")
-    init = define_model(MODELS["bi_irra"], Config(**fields), DtypePolicy())[2]
+    init = define_model(MODELS["bi_irra"], Config(**fields), ComputePolicy())[2]
     expected = {k: x.shape for k, x in flatten(jax.eval_shape(init, jax.random.key(0))).items()}
     assert {k: x.shape for k, x in flatten(bi_irra.from_torch(state)).items()} == expected
 
 
 def test_published_names_shapes_and_count():
     manifest = json.loads((GOLDEN / "full_size_manifest.json").read_text())
-    init = define_model(MODELS["bi_irra"], Config.base(), DtypePolicy())[2]
+    init = define_model(MODELS["bi_irra"], Config.base(), ComputePolicy())[2]
     params = jax.eval_shape(init, jax.random.key(0))
     assert count_parameters(params) == manifest["released_total_parameters"] == 424_911_189
     nothing = jax.tree.map(lambda x: np.broadcast_to(np.int8(0), x.shape), params)
