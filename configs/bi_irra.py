@@ -9,7 +9,7 @@ tiny model.
 from ml_collections import ConfigDict
 
 from configs import common
-from tipr_jax.models.bi_irra import Config
+from tipr_jax.models.bi_irra.config import Config
 
 DATASETS = ("cuhk_pedes", "icfg_pedes", "rstp_reid", "ufine_bench")
 VARIANTS = (*DATASETS, "x2vlm", "quickstart", "debug")

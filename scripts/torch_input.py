@@ -105,7 +105,7 @@ class Files:
 
 
 def official_transform(image_size: tuple[int, int]) -> Callable:
-    """The training transform of the released code (spec irra §4.5), from torchvision."""
+    """`build_transforms` of datasets/build.py in the release of IRRA, from torchvision."""
     T = _torchvision_transforms()
     mean, std = CLIP_MEAN.tolist(), CLIP_STD.tolist()
     return T.Compose(
@@ -189,10 +189,11 @@ def augment_on_host() -> Callable:
     import jax
 
     from tipr_jax.augment.image import augment_images
+    from tipr_jax.models.irra import AUGMENTATION
 
     jax.config.update("jax_platforms", "cpu")
-    augment, key = jax.jit(augment_images), jax.random.key(0)
-    return lambda image: augment(image, key).block_until_ready()
+    augment, key = jax.jit(augment_images, static_argnums=2), jax.random.key(0)
+    return lambda image: augment(image, key, AUGMENTATION).block_until_ready()
 
 
 def cpu_seconds() -> float:

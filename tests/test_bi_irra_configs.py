@@ -37,13 +37,13 @@ def test_every_model_field_is_in_the_config():
 def configs_fields():
     import dataclasses
 
-    from tipr_jax.models.bi_irra import Config
+    from tipr_jax.models.bi_irra.config import Config
 
     return dataclasses.fields(Config)
 
 
 def test_defaults_of_config_and_model_agree():
-    from tipr_jax.models.bi_irra import Config
+    from tipr_jax.models.bi_irra.config import Config
 
     model = configs.get_config().model
     assert {k: getattr(Config(), k) for k in model} == dict(model)

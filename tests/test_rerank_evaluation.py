@@ -25,7 +25,7 @@ from tipr_jax.evaluator import (
 from tipr_jax.inference import rerank
 from tipr_jax.inference.encoders import language_index
 from tipr_jax.metrics.rerank import rerank_scores
-from tipr_jax.metrics.retrieval import metrics_from_similarity, unit_rows
+from tipr_jax.metrics.retrieval import l2_normalise, metrics_from_similarity
 from tipr_jax.models import irra
 from tipr_jax.models.bi_irra.config import Config
 from tipr_jax.models.bi_irra.model import text_mask
@@ -126,7 +126,7 @@ def reference():
     feature, image_tokens, texts = encode(params, data.image, data.text)
     return {
         split: (
-            unit_rows(np.asarray(text_feature)) @ unit_rows(np.asarray(feature)).T,
+            l2_normalise(np.asarray(text_feature)) @ l2_normalise(np.asarray(feature)).T,
             np.stack([
                 [match(params, image, *text) for image in image_tokens]
                 for text in zip(tokens, mask, strict=True)

@@ -13,7 +13,7 @@ from tipr_jax import run_files
 from tipr_jax.gallery import __main__ as command
 from tipr_jax.gallery.retriever import Retriever
 from tipr_jax.inference.model import TrainedModel
-from tipr_jax.metrics.retrieval import unit_rows
+from tipr_jax.metrics.retrieval import l2_normalise
 from tipr_jax.models import get_method, irra
 from tipr_jax.models.bi_irra.config import Config
 from tipr_jax.models.bi_irra.model import text_mask
@@ -71,7 +71,7 @@ def pixels(photos):
 
 
 def test_photos_are_resized_with_the_models_filter(model, released, photos):
-    want = unit_rows(released("encode_image", pixels(photos)))
+    want = l2_normalise(released("encode_image", pixels(photos)))
     np.testing.assert_allclose(model.embed_images(photos), want, atol=1e-5)
 
 
@@ -80,7 +80,7 @@ def test_language_of_a_query(model, released, language, index):
     ids = tokenizer(["a man"], CONFIG.text_length)
     tokens = released("text_tokens", ids)
     chosen = (np.array([index]),) if index else ()  # int [B] is of targets only
-    want = unit_rows(released("text_feature", tokens, *chosen))
+    want = l2_normalise(released("text_feature", tokens, *chosen))
     np.testing.assert_allclose(model.embed_texts(["a man"], language), want, atol=1e-5)
 
 

@@ -15,7 +15,7 @@ from tipr_jax import experiment, sharding
 from tipr_jax.batch import synthetic_batch
 from tipr_jax.models import get_method
 from tipr_jax.models.irra import Config
-from tipr_jax.precision import DtypePolicy
+from tipr_jax.precision import ComputePolicy
 from tipr_jax.train_state import create_state, define_model
 from tipr_jax.train_step import check_micro_batches, make_train_step
 
@@ -44,7 +44,7 @@ def compiled_step(micro_batches: int, config: Config = CONFIG, devices: int = 1)
     mesh = jax.make_mesh((devices, 1), axes[0], devices=jax.devices()[:devices], axis_types=axes[1])
     rows = sharding.batch_sharding(mesh, sharding.RULES["data_parallel"])
     whole = sharding.replicated(mesh)
-    graphdef, _, init = define_model(get_method("irra"), config, DtypePolicy())
+    graphdef, _, init = define_model(get_method("irra"), config, ComputePolicy())
     optimizer = optax.sgd(1.0)
     step = make_train_step(
         get_method("irra"), config, graphdef, optimizer, jax.random.key(1), micro_batches

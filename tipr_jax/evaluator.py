@@ -25,9 +25,9 @@ from tipr_jax.metrics.rerank import candidate_ranks, cosine_candidates, match_sc
 from tipr_jax.metrics.retrieval import (
     embedding_ranks,
     gallery_images,
+    l2_normalise,
     metrics_from_ranks,
     retrieval_metrics,
-    unit_rows,
 )
 from tipr_jax.models.method import Params
 from tipr_jax.report import RetrievalSheet
@@ -259,7 +259,7 @@ def example_sheets(
 
 def ranking_sheet(features: SplitFeatures, annotations: Split, query: int) -> RetrievalSheet:
     """The first ten images by cosine of one caption."""
-    scores = unit_rows(features.image) @ unit_rows(features.text[query : query + 1])[0]
+    scores = l2_normalise(features.image) @ l2_normalise(features.text[query : query + 1])[0]
     top = np.argsort(-scores, kind="stable")[:10]
     right = annotations.image_person_id[top] == annotations.caption_person_id[query]
     paths = [annotations.image_path[i] for i in top]

@@ -17,7 +17,7 @@ from tipr_jax import batch, checkpoints, optim, run_files, sharding
 from tipr_jax.languages import languages_of
 from tipr_jax.models import get_method
 from tipr_jax.models.method import Method, ModelConfig, Params
-from tipr_jax.precision import DtypePolicy, policy
+from tipr_jax.precision import ComputePolicy, policy
 from tipr_jax.pretrained import start
 from tipr_jax.train_state import (
     TrainState,
@@ -127,7 +127,7 @@ def _assemble(
     )
 
 
-def compute_policy(config: ConfigDict, mesh: Mesh, rules: dict) -> DtypePolicy:
+def compute_policy(config: ConfigDict, mesh: Mesh, rules: dict) -> ComputePolicy:
     return policy(
         config.precision,
         remat=config.remat,

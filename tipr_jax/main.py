@@ -185,15 +185,15 @@ def save_features(path: Path, features: "SplitFeatures", split: "Split") -> None
     """Writes the features of a split with paths, captions and ids."""
     import numpy as np
 
-    from tipr_jax.metrics.retrieval import unit_rows
+    from tipr_jax.metrics.retrieval import l2_normalise
 
     path.parent.mkdir(parents=True, exist_ok=True)
     np.savez(
         path,
-        image=unit_rows(features.image),
+        image=l2_normalise(features.image),
         image_path=split.image_path,
         image_person_id=split.image_person_id,
-        text=unit_rows(features.text),
+        text=l2_normalise(features.text),
         caption=split.caption,
         caption_person_id=split.caption_person_id,
     )

@@ -17,15 +17,15 @@ ATTENTIONS = ("auto", "xla", "cudnn")
 
 
 @dataclasses.dataclass(frozen=True)
-class DtypePolicy:
-    """What every module is told about the machine; it changes speed and rounding, no formula.
+class ComputePolicy:
+    """How every module computes on this machine; it changes speed and rounding, no formula.
 
-    param: dtype of the master parameters. compute: of activations and matrix products.
-    remat: what the backward pass computes again, layer by layer, instead of keeping it: nothing;
-    all but the products with parameters (`dots`); everything but the layer's input (`full`).
-    attention: `xla`, or `cudnn` (flash attention on NVIDIA GPUs, half precision only).
-    activations: layout of the residual stream, the batch cut over devices. None leaves it to the
-    compiler, which with sharded parameters may gather the batch instead of the parameters.
+    param: dtype of the master parameters. compute: dtype of activations and matrix products.
+    remat: what the backward pass computes again, layer by layer, instead of keeping it: `none`;
+    `dots`, everything except the products with parameters; `full`, everything except the input of
+    the layer. attention: `xla`, or `cudnn` (flash attention on NVIDIA GPUs, half precision only).
+    activations: sharding of the residual stream, with the batch cut over devices. None leaves it to
+    the compiler, which with sharded parameters may gather the batch instead of the parameters.
     """
 
     param: jnp.dtype = jnp.float32
@@ -41,8 +41,8 @@ def policy(
     remat: str = "none",
     attention: str = "auto",
     activations: NamedSharding | None = None,
-) -> DtypePolicy:
-    """The policy of a config's fields on this process's devices.
+) -> ComputePolicy:
+    """The policy that a config asks for, on the devices of this process.
 
     `auto` precision is bfloat16 on TPU and GPU, float32 on CPU; `auto` attention is cudnn where it
     runs, else xla.
@@ -64,10 +64,11 @@ def policy(
             f"attention is 'cudnn', which needs an NVIDIA GPU and precision bfloat16; this is "
             f"{jax.default_backend()} with {precision}; use --config.attention=auto"
         )
-    return DtypePolicy(
+    return ComputePolicy(
         compute=jnp.dtype(precision), remat=remat, attention=attention, activations=activations
     )
 
 
 def on_nvidia_gpu() -> bool:
+    """Whether JAX's default backend of this process is CUDA."""
     return "cuda" in get_backend().platform_version

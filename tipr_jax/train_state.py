@@ -11,7 +11,7 @@ from flax import nnx, struct
 
 from tipr_jax.models import Method
 from tipr_jax.param_tree import Params, flatten, unflatten
-from tipr_jax.precision import DtypePolicy
+from tipr_jax.precision import ComputePolicy
 
 
 @struct.dataclass
@@ -41,7 +41,7 @@ class TrainState:
 
 
 def define_model(
-    method: Method, config: Any, policy: DtypePolicy
+    method: Method, config: Any, policy: ComputePolicy
 ) -> tuple[nnx.GraphDef, nnx.State, Callable[[jax.Array], Params]]:
     """Structure, abstract variables and initialiser of a model, without allocating it.
 

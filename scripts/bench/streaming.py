@@ -1,4 +1,4 @@
-"""Suite streaming: SDM forward and backward, the plain form against the blockwise one."""
+"""Suite streaming: SDM forward and backward, dense against block by block."""
 
 from collections.abc import Iterator
 from typing import Any
@@ -7,13 +7,13 @@ import jax
 import numpy as np
 
 from bench.measure import Case
-from tipr_jax.losses import plain, streaming
+from tipr_jax.losses import dense, streaming
 from tipr_jax.losses.contrastive import sdm_loss
 
 SIZES = (2048, 8192)
 TINY = (64,)
 WIDTH = 512
-FORMS = {"plain": plain.softmax_terms, "streaming": streaming.softmax_terms}
+IMPLEMENTATIONS = {"plain": dense.softmax_terms, "streaming": streaming.softmax_terms}
 
 
 def cases(options: Any) -> Iterator[Case]:
@@ -21,10 +21,11 @@ def cases(options: Any) -> Iterator[Case]:
         rng = np.random.default_rng(0)
         image, text = rng.standard_normal((2, size, WIDTH), np.float32)
         person_id = rng.integers(0, max(1, size // 4), size).astype(np.int32)
-        for name, form in FORMS.items():
+        for name, softmax_terms in IMPLEMENTATIONS.items():
 
-            def loss(image, text, person_id, form=form):
-                return sdm_loss(image, text, person_id, logit_scale=50.0, form=form)
+            def loss(image, text, person_id, softmax_terms=softmax_terms):
+                options = dict(logit_scale=50.0, implementation=softmax_terms)
+                return sdm_loss(image, text, person_id, **options)
 
             arrays = jax.device_put((image, text, person_id))
             gradient = jax.jit(jax.value_and_grad(loss, (0, 1))).lower(*arrays).compile()

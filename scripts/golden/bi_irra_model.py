@@ -13,11 +13,12 @@ from golden.report import loss as activation
 from tipr_jax.losses.contrastive import sdm_loss
 from tipr_jax.losses.matching import matching_loss, negative_weights, soft_itc_loss
 from tipr_jax.models import get_method
-from tipr_jax.models.bi_irra import SIDES, BiIrra, Config, text_mask
 from tipr_jax.models.bi_irra import objective as training
+from tipr_jax.models.bi_irra.config import SIDES, Config
+from tipr_jax.models.bi_irra.model import BiIrra, text_mask
 from tipr_jax.nn.beit import relative_position_index
 from tipr_jax.nn.xlm_roberta import roberta_positions
-from tipr_jax.precision import DtypePolicy
+from tipr_jax.precision import ComputePolicy
 from tipr_jax.pretrained import bi_irra
 from tipr_jax.train_state import define_model
 from tipr_jax.train_step import total_loss
@@ -43,7 +44,7 @@ class Loaded(NamedTuple):
 
     def graphdef(self, **changes: Any) -> nnx.GraphDef:
         config = dataclasses.replace(self.config, **changes)
-        return define_model(get_method("bi_irra"), config, DtypePolicy())[0]
+        return define_model(get_method("bi_irra"), config, ComputePolicy())[0]
 
 
 def model_config(sizes: dict) -> Config:
@@ -337,7 +338,7 @@ def identity_loss(report: Report, loaded: Loaded) -> jax.Array:
     """The model with the classifier that the other checks leave out."""
     labels = jnp.asarray(report.arrays("forward.npz")["id_labels"], jnp.int32)
     config = dataclasses.replace(loaded.config, losses=(*loaded.config.losses, "id"))
-    graphdef = define_model(get_method("bi_irra"), config, DtypePolicy())[0]
+    graphdef = define_model(get_method("bi_irra"), config, ComputePolicy())[0]
     model = nnx.merge(graphdef, bi_irra.from_torch(loaded.state_dict))
     inputs = loaded.inputs | {"person_id": labels}
 

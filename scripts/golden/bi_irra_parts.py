@@ -13,10 +13,10 @@ from tipr_jax.losses.matching import soft_itc_loss
 from tipr_jax.metrics.rerank import candidate_ranks, rerank_scores, top_candidates
 from tipr_jax.metrics.retrieval import metrics_from_ranks, metrics_from_similarity
 from tipr_jax.models import get_method
-from tipr_jax.models.bi_irra import Config
+from tipr_jax.models.bi_irra.config import Config
 from tipr_jax.models.bi_irra.objective import scale_gradient, unit
 from tipr_jax.nn.beit import relative_position_index
-from tipr_jax.precision import DtypePolicy
+from tipr_jax.precision import ComputePolicy
 from tipr_jax.pretrained import bi_irra
 from tipr_jax.train_state import count_parameters, define_model
 
@@ -109,7 +109,7 @@ def check_full_size(report: Report) -> None:
     golden = report.json("full_size_manifest.json")
     if golden is None:
         return
-    init = define_model(get_method("bi_irra"), Config.base(), DtypePolicy())[2]
+    init = define_model(get_method("bi_irra"), Config.base(), ComputePolicy())[2]
     params = jax.eval_shape(init, jax.random.key(0))
     count = count_parameters(params), golden["released_total_parameters"]
     report.exact("full size: parameters", {"count": count})

@@ -18,6 +18,7 @@ from golden.report import Report, absolute
 from tipr_jax.augment import image as device_image
 from tipr_jax.augment.masking import apply_mask, mask_tokens
 from tipr_jax.metrics import retrieval
+from tipr_jax.models.irra import MEAN, STD
 from tipr_jax.preprocess import image as host_image
 from tipr_jax.text import clip_bpe
 
@@ -78,7 +79,7 @@ def check_image_transform(report: Report) -> None:
         report.exact(f"image_transform {case} resize", pixels)
         for where, normalised in (
             ("host", host_image.normalise(resized)),
-            ("device", np.asarray(device_image.normalise(jnp.asarray(resized)))),
+            ("device", np.asarray(device_image.normalise(jnp.asarray(resized), MEAN, STD))),
         ):
             rows = stored["normalised_chw_rows0_8"]
             ours = {

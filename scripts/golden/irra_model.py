@@ -18,7 +18,7 @@ from tipr_jax import optim
 from tipr_jax.models import get_method
 from tipr_jax.models.irra import Config, objective
 from tipr_jax.nn.clip_text import end_token
-from tipr_jax.precision import DtypePolicy
+from tipr_jax.precision import ComputePolicy
 from tipr_jax.pretrained import irra
 from tipr_jax.pretrained.key_table import flatten, torch_keys
 from tipr_jax.train_state import define_model
@@ -76,7 +76,7 @@ def check_weights(report: Report, name: str, sizes: dict) -> Loaded | None:
         f"weights_{name}: there and back",
         {key: (back.get(key), state_dict.get(key)) for key in sorted(back | state_dict)},
     )
-    graphdef = define_model(get_method("irra"), config, DtypePolicy())[0]
+    graphdef = define_model(get_method("irra"), config, ComputePolicy())[0]
     return Loaded(name, config, graphdef, params)
 
 

@@ -19,7 +19,7 @@ from tipr_jax.losses.contrastive import cmpm_loss, itc_loss, sdm_loss
 from tipr_jax.models import get_method
 from tipr_jax.models.irra import Config
 from tipr_jax.nn.pos_embed import resize_pos_embed
-from tipr_jax.precision import DtypePolicy
+from tipr_jax.precision import ComputePolicy
 from tipr_jax.pretrained import irra
 from tipr_jax.pretrained.key_table import flatten, torch_keys
 from tipr_jax.train_state import define_model
@@ -153,7 +153,7 @@ def check_parameter_groups(report: Report) -> None:
     golden = report.json("vitb16_params.json")
     if golden is None:
         return
-    init = define_model(get_method("irra"), Config.vit_b16(), DtypePolicy())[2]
+    init = define_model(get_method("irra"), Config.vit_b16(), ComputePolicy())[2]
     params = jax.eval_shape(init, jax.random.key(0))
     cfg = get_config().optimizer
     groups = optim.parameter_groups(params, tuple(cfg.groups), params | {"logit_scale": 0.0})

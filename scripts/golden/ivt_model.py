@@ -12,11 +12,11 @@ from configs.ivt import get_config
 from golden.report import Report, absolute, of_largest, relative
 from tipr_jax import optim
 from tipr_jax.augment.token_removal import keep_all_but
-from tipr_jax.losses.contrastive import cmpm_loss, unit
+from tipr_jax.losses.contrastive import cmpm_loss, l2_normalise
 from tipr_jax.models import get_method
 from tipr_jax.models.ivt import Config, Ivt, batch_terms, forward, text_mask
-from tipr_jax.nn.noise import drop_path_scale
-from tipr_jax.precision import DtypePolicy
+from tipr_jax.nn.dropout import drop_path_from_uniform
+from tipr_jax.precision import ComputePolicy
 from tipr_jax.pretrained import ivt
 from tipr_jax.train_state import define_model
 from tipr_jax.train_step import total_loss
@@ -63,7 +63,7 @@ def check_weights(report: Report) -> Loaded | None:
         "weights: there and back",
         {k: (back.get(k), v) for k, v in state_dict.items() if not is_inert(k)},
     )
-    graphdef = define_model(get_method("ivt"), config, DtypePolicy())[0]
+    graphdef = define_model(get_method("ivt"), config, ComputePolicy())[0]
     return Loaded(config, graphdef, params, state_dict, head_dim)
 
 
@@ -149,7 +149,11 @@ def activations(model: Ivt, image: jax.Array, text_ids: jax.Array) -> dict[str, 
         ("txt", trunk.text_tokens(text_ids, key_mask=mask)),
     ):
         feature = tokens[:, 0]
-        out |= {f"tokens_{name}": tokens, f"out_{name}": feature, f"norm_{name}": unit(feature)}
+        out |= {
+            f"tokens_{name}": tokens,
+            f"out_{name}": feature,
+            f"norm_{name}": l2_normalise(feature),
+        }
     return out
 
 
@@ -243,7 +247,7 @@ def check_droppath(report: Report, loaded: Loaded) -> None:
     # Rows: image pass, then text pass; of each the blocks but the first, both branches.
     draws = golden["uniforms"].reshape(2, depth - 1, 2, -1)
     scales = [
-        drop_path_scale(
+        drop_path_from_uniform(
             jnp.asarray(np.pad(d, ((1, 0), (0, 0), (0, 0))).transpose(2, 0, 1)), rates[-1]
         )
         for d in draws

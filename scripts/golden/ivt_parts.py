@@ -15,7 +15,7 @@ from tipr_jax.losses.contrastive import cmpm_loss
 from tipr_jax.models import get_method
 from tipr_jax.models.ivt import Config
 from tipr_jax.nn.pos_embed import resize_pos_embed
-from tipr_jax.precision import DtypePolicy
+from tipr_jax.precision import ComputePolicy
 from tipr_jax.pretrained import bert, ivt, timm_vit
 from tipr_jax.pretrained.key_table import flatten, unflatten
 from tipr_jax.train_state import count_parameters, define_model
@@ -75,7 +75,7 @@ def check_manifest(report: Report) -> None:
     golden = report.json("full_size_manifest_stride12.json")
     if golden is None:
         return
-    init = define_model(get_method("ivt"), Config.vit_b16(), DtypePolicy())[2]
+    init = define_model(get_method("ivt"), Config.vit_b16(), ComputePolicy())[2]
     params = jax.eval_shape(init, jax.random.key(0))
     ours = torch_shapes(params, ivt.TABLE)
     stored = {key: tuple(shape) for key, shape in golden.items() if not ivt.INERT.search(key)}

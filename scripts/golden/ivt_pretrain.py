@@ -14,7 +14,7 @@ from tipr_jax.losses.matching import negative_weights, soft_itc_loss
 from tipr_jax.models import get_method
 from tipr_jax.models import ivt as method
 from tipr_jax.models.ivt import Config, Ivt, text_mask
-from tipr_jax.precision import DtypePolicy
+from tipr_jax.precision import ComputePolicy
 from tipr_jax.pretrained import ivt
 from tipr_jax.train_state import define_model
 
@@ -29,7 +29,7 @@ def check_pretrain(report: Report, loaded: Loaded) -> None:
     config, params = check_weights(report, loaded, {key: weights[key] for key in weights})
     if golden is None:
         return
-    graphdef = define_model(get_method("ivt"), config, DtypePolicy())[0]
+    graphdef = define_model(get_method("ivt"), config, ComputePolicy())[0]
     inputs, negatives = pretrain_inputs(golden), recorded_negatives(golden)
 
     def loss(params: Any) -> tuple[jax.Array, dict]:

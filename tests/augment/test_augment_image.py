@@ -8,12 +8,14 @@ import numpy as np
 import pytest
 
 from tipr_jax.augment import image as aug
-from tipr_jax.preprocess.image import CLIP_MEAN
+from tipr_jax.models import irra, ivt
 from tipr_jax.preprocess.image import normalise as host_normalise
 
 H, W = 48, 16
 KEY = jax.random.key(7)
-IRRA_SUM = -92665.558  # of the transform before recipes existed
+IRRA_SUM = -92665.558  # of the first release of this transform
+ERASE = jax.jit(aug.random_erase, static_argnums=2)
+AUGMENT = jax.jit(aug.augment_images, static_argnums=2)
 
 
 def pictures(n: int) -> np.ndarray:
@@ -29,7 +31,9 @@ def near(count: int, n: int, p: float) -> bool:
 
 def test_normalise_equals_the_host_twin():
     image = np.random.default_rng(0).integers(0, 256, (4, 8, 8, 3), dtype=np.uint8)
-    np.testing.assert_allclose(aug.normalise(jnp.asarray(image)), host_normalise(image), atol=2e-6)
+    np.testing.assert_allclose(
+        aug.normalise(jnp.asarray(image), irra.MEAN, irra.STD), host_normalise(image), atol=2e-6
+    )
 
 
 def test_flip():
@@ -59,11 +63,11 @@ def test_erase():
     """Half the images lose one rectangle, of the released area and aspect, filled with the mean."""
     n = 2000
     image = jnp.zeros((n, H, W, 3))
-    erased = np.asarray(jax.jit(aug.random_erase)(image, jax.random.key(0)))
+    erased = np.asarray(ERASE(image, jax.random.key(0), irra.AUGMENTATION.erasing))
     hit = (erased != 0).any(axis=-1)
     touched = hit.any(axis=(1, 2))
     assert near(touched.sum(), n, 0.5)
-    np.testing.assert_array_equal(erased[hit], np.tile(CLIP_MEAN, (hit.sum(), 1)))
+    np.testing.assert_array_equal(erased[hit], np.tile(np.float32(irra.MEAN), (hit.sum(), 1)))
     rows, cols = hit.any(axis=2), hit.any(axis=1)
     height, width = rows.sum(axis=1)[touched], cols.sum(axis=1)[touched]
     for mask in hit[touched]:  # a filled rectangle
@@ -82,11 +86,11 @@ def test_erase():
     assert abs(top.mean() - 0.5) < 0.05 and abs(left.mean() - 0.5) < 0.06
 
 
-def test_erase_of_ivt():
-    """Half the images lose a rectangle of IVT's area and aspect to N(0, 1) noise of every value."""
+def test_erase_with_noise():
+    """Half the images lose a rectangle to numbers from N(0, 1), another one for every value."""
     n = 2000
     image = jnp.full((n, H, W, 3), 50.0)
-    erased = np.asarray(jax.jit(aug.random_erase, static_argnums=2)(image, KEY, aug.IVT))
+    erased = np.asarray(ERASE(image, KEY, ivt.AUGMENTATION.erasing))
     hit = (erased != 50).any(axis=-1)
     assert near(hit.any(axis=(1, 2)).sum(), n, 0.5)
     noise = erased[hit]
@@ -101,11 +105,16 @@ def test_erase_of_ivt():
     assert height.max() < H and width.max() < W
 
 
-def test_recipes_normalise_and_order():
+def without_erasing(augmentation: aug.ImageAugmentation) -> aug.ImageAugmentation:
+    erasing = dataclasses.replace(augmentation.erasing, probability=0.0)
+    return dataclasses.replace(augmentation, erasing=erasing)
+
+
+def test_order_of_flip_and_crop():
     white, black = (jnp.full((1, 2, 2, 3), v, jnp.uint8) for v in (255, 0))
-    np.testing.assert_allclose(aug.normalise(white, aug.IVT), 1, atol=1e-6)
-    np.testing.assert_allclose(aug.normalise(black, aug.IVT), -1, atol=1e-6)
-    irra, ivt = (dataclasses.replace(r, erase_probability=0.0) for r in (aug.IRRA, aug.IVT))
+    np.testing.assert_allclose(aug.normalise(white, ivt.MEAN, ivt.STD), 1, atol=1e-6)
+    np.testing.assert_allclose(aug.normalise(black, ivt.MEAN, ivt.STD), -1, atol=1e-6)
+    flip_first, crop_first = (without_erasing(m.AUGMENTATION) for m in (irra, ivt))
 
     @jax.jit
     def pairs(image, key):
@@ -113,8 +122,8 @@ def test_recipes_normalise_and_order():
         first = aug.random_crop(aug.random_flip(image, flips), crops, 1)
         last = aug.random_flip(aug.random_crop(image, crops, 1), flips)
         return (
-            (aug.augment_images(image, key, irra), aug.normalise(first, irra)),
-            (aug.augment_images(image, key, ivt), aug.normalise(last, ivt)),
+            (aug.augment_images(image, key, flip_first), aug.normalise(first, irra.MEAN, irra.STD)),
+            (aug.augment_images(image, key, crop_first), aug.normalise(last, ivt.MEAN, ivt.STD)),
             (first, last),
         )
 
@@ -124,26 +133,31 @@ def test_recipes_normalise_and_order():
         np.testing.assert_allclose(got, want, atol=1e-6)
 
 
-def test_numbers_of_irra_never_change():
+def test_numbers_never_change():
     """A recorded sum: runs that resume, and the quickstart's result, depend on the draws."""
-    out = np.asarray(jax.jit(aug.augment_images)(pictures(64), KEY), np.float64)
+    out = np.asarray(AUGMENT(pictures(64), KEY, irra.AUGMENTATION), np.float64)
     assert out.sum() == pytest.approx(IRRA_SUM, abs=0.05)
 
 
 def test_erase_leaves_an_image_in_which_nothing_fits():
     """The rectangle must be smaller than the image in both directions."""
     image = jnp.zeros((200, 1, 40, 3))
-    assert not np.any(aug.random_erase(image, jax.random.key(0)))
+    assert not np.any(ERASE(image, jax.random.key(0), irra.AUGMENTATION.erasing))
 
 
 def test_the_whole_transform():
     image = pictures(64)
     key = jax.random.key(1)
-    out = jax.jit(aug.augment_images)(image, key)
+    out = AUGMENT(image, key, irra.AUGMENTATION)
     assert out.shape == image.shape and out.dtype == jnp.float32
-    np.testing.assert_array_equal(out, jax.jit(aug.augment_images)(image, key))
+    np.testing.assert_array_equal(out, AUGMENT(image, key, irra.AUGMENTATION))
     different = np.unique(np.asarray(out).reshape(64, -1), axis=0)
     assert len(different) > 40  # 18 flips and shifts, and the erased ones
     # Padding is black before normalisation; the pad scales with the height (384 -> 10 pixels).
-    black = np.asarray(aug.normalise(jnp.zeros(3, jnp.uint8)))
+    black = np.asarray(aug.normalise(jnp.zeros(3, jnp.uint8), irra.MEAN, irra.STD))
     assert np.any(np.all(np.abs(np.asarray(out) - black) < 1e-6, axis=-1))
+
+
+def test_wrong_shapes_raise():
+    with pytest.raises(AssertionError, match="shape"):
+        aug.normalise(jnp.zeros((2, H, W), jnp.uint8), irra.MEAN, irra.STD)

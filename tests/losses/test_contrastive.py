@@ -58,10 +58,10 @@ def batch(rows: int, seed: int = 0) -> tuple[jax.Array, ...]:
 def test_padding_rows_change_nothing(name):
     """Value and gradients equal those of the batch without the padding rows, whatever they hold."""
     image, text, person, images = batch(12)
-    plain = losses(person[:9], images[:9], 5.0)[name]
+    short = losses(person[:9], images[:9], 5.0)[name]
     padded = losses(person, images, 5.0, valid=jnp.arange(12) < 9)[name]
-    want, want_grads = jax.value_and_grad(plain, (0, 1))(image[:9], text[:9])
-    value, grads = jax.value_and_grad(padded, (0, 1))(image, text)
+    want, want_grads = jax.jit(jax.value_and_grad(short, (0, 1)))(image[:9], text[:9])
+    value, grads = jax.jit(jax.value_and_grad(padded, (0, 1)))(image, text)
     np.testing.assert_allclose(value, want, rtol=1e-6)
     for grad, want_grad in zip(grads, want_grads, strict=True):
         np.testing.assert_allclose(grad[:9], want_grad, rtol=1e-4, atol=1e-6)
@@ -72,8 +72,9 @@ def test_padding_rows_change_nothing(name):
 def test_order_of_the_batch_changes_nothing(name):
     image, text, person, images = batch(10)
     order = np.random.default_rng(1).permutation(10)
-    value = losses(person, images, 5.0)[name](image, text)
-    shuffled = losses(person[order], images[order], 5.0)[name](image[order], text[order])
+    function = jax.jit(lambda a, b, *ids: losses(*ids, 5.0)[name](a, b))
+    value = function(image, text, person, images)
+    shuffled = function(image[order], text[order], person[order], images[order])
     np.testing.assert_allclose(shuffled, value, rtol=1e-5)
 
 
@@ -82,3 +83,15 @@ def test_sdm_is_zero_where_predictions_equal_labels():
     eye = jnp.eye(4)
     assert abs(sdm_loss(eye, eye, jnp.arange(4), logit_scale=50.0)) < 1e-5
     assert sdm_loss(eye, eye[::-1], jnp.arange(4), logit_scale=50.0) > 10
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_wrong_shapes_raise(name):
+    image, text, person, images = batch(6)
+    function = losses(person, images, 5.0)[name]
+    for wrong in ((image, text[:5]), (image[0], text[0]), (image, text[:, :8])):
+        with pytest.raises(AssertionError):
+            function(*wrong)
+    if name != "itc":
+        with pytest.raises(AssertionError):
+            losses(person[:5], images, 5.0)[name](image, text)

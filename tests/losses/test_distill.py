@@ -9,6 +9,7 @@ from tipr_jax.losses.distill import attention_divergence, cosine_distance, smoot
 RNG = np.random.default_rng(0)
 TEACHER, STUDENT = (RNG.normal(size=(4, 5, 6)).astype(np.float32) for _ in range(2))
 VALID = np.array([True, True, False, True])
+DISTANCES = [cosine_distance, smooth_l1_distance, attention_divergence]
 
 
 def softmax(x: np.ndarray) -> np.ndarray:
@@ -40,8 +41,17 @@ def test_attention():
     np.testing.assert_allclose(attention_divergence(*maps, VALID), want, 1e-4)
 
 
-@pytest.mark.parametrize("distance", [cosine_distance, smooth_l1_distance, attention_divergence])
+@pytest.mark.parametrize("distance", DISTANCES)
 def test_teacher_has_no_gradient(distance):
-    grad = jax.grad(lambda t, s: distance(t, s, VALID), (0, 1))(TEACHER, STUDENT)
+    heads = (lambda x: x[:, None]) if distance is attention_divergence else (lambda x: x)
+    measure = lambda t, s: distance(heads(t), heads(s), VALID)  # noqa: E731
+    grad = jax.grad(measure, (0, 1))(TEACHER, STUDENT)
     assert not np.any(grad[0]) and np.any(grad[1])
     assert not np.any(grad[1][~VALID])
+
+
+@pytest.mark.parametrize("distance", DISTANCES)
+def test_wrong_shapes_raise(distance):
+    for wrong in ((TEACHER, STUDENT[:, :4], VALID), (TEACHER[0], STUDENT[0], VALID)):
+        with pytest.raises(AssertionError):
+            distance(*wrong)

@@ -1,4 +1,4 @@
-"""Contrast with soft targets, hard negatives, matching, against plain numpy."""
+"""Contrast with soft targets, hard negatives and matching, against numpy."""
 
 import jax
 import jax.numpy as jnp
@@ -17,7 +17,7 @@ B, C = 6, 8
 IDS = np.array([1, 1, 2, 3, 3, 4])
 
 
-@pytest.fixture
+@pytest.fixture(scope="module")
 def pair():
     rng = np.random.default_rng(0)
     return tuple(rng.normal(size=(B, C)).astype(np.float32) for _ in range(2))
@@ -76,15 +76,15 @@ def test_one_person_alone_falls_back_to_the_other_rows(pair):
 
 
 def test_draws_follow_the_weights(pair):
-    draws, valid, ids = 4000, jnp.arange(B) != 5, jnp.arange(B)
-    keys = jax.random.split(jax.random.key(0), (draws, B))
+    count, valid, ids = 4000, jnp.arange(B) != 5, jnp.arange(B)
+    keys = jax.random.split(jax.random.key(0), (count, B))
     options = dict(scale=0.5, valid=valid)
     image, text = jax.vmap(lambda k: hard_negatives(*pair, ids, k, **options))(keys)
     for drawn, (query, candidate) in ((image, pair[::-1]), (text, pair)):
         weights = np.asarray(negative_weights(query, candidate, ids, **options))
         want = weights / weights.sum(axis=1, keepdims=True)
-        got = np.stack([np.bincount(drawn[:, i], minlength=B) for i in range(B)]) / draws
-        assert np.all(np.abs(got - want) <= 5 * np.sqrt(want * (1 - want) / draws))
+        got = np.stack([np.bincount(drawn[:, i], minlength=B) for i in range(B)]) / count
+        assert np.all(np.abs(got - want) <= 5 * np.sqrt(want * (1 - want) / count))
     assert (np.asarray(image) != np.asarray(text)).any()
 
 
@@ -107,3 +107,16 @@ def test_matching():
     np.testing.assert_allclose(loss, want, rtol=1e-6)
     hits = np.argmax(logits[:3], axis=-1) == np.array([1, 0, 0])
     np.testing.assert_allclose(accuracy, hits.mean(), rtol=1e-6)
+
+
+def test_wrong_shapes_raise(pair):
+    ids, keys = jnp.asarray(IDS), jax.random.split(jax.random.key(0), B)
+    options = dict(scale=1.0, valid=jnp.ones(B, bool))
+    with pytest.raises(AssertionError):
+        soft_itc_loss(pair[0], pair[1][:, :4], ids, **options)
+    with pytest.raises(AssertionError):
+        negative_weights(*pair, ids[:4], **options)
+    with pytest.raises(AssertionError):
+        hard_negatives(*pair, ids, keys, group_size=4, **options)
+    with pytest.raises(AssertionError):
+        matching_loss(jnp.zeros((B, 2)), options["valid"])

@@ -1,4 +1,4 @@
-"""Streaming losses equal the plain ones, without B x B matrices, on one device and on eight."""
+"""Streaming losses equal the dense ones, without B x B matrices, on one device and on eight."""
 
 import functools
 import re
@@ -10,32 +10,32 @@ import pytest
 from jax.sharding import AxisType, Mesh
 
 from tipr_jax import sharding
-from tipr_jax.losses import contrastive, plain, streaming
+from tipr_jax.losses import contrastive, dense, streaming
 from tipr_jax.losses.contrastive import cmpm_loss, itc_loss, sdm_loss
-from tipr_jax.losses.label import count_equal
+from tipr_jax.losses.pair_targets import count_equal
 
 LOSSES = ("sdm", "sdm_soft", "itc", "cmpm")
 
 
-def in_blocks(block: int) -> contrastive.Form:
-    def form(queries, keys, label, valid, both=True):
-        return streaming.softmax_terms(queries, keys, label, valid, both, block)
-
-    return form
+def in_blocks(block: int) -> contrastive.SoftmaxTerms:
+    return functools.partial(streaming.softmax_terms, block=block)
 
 
-def loss(name: str, form, image, text, scale, person, images, valid) -> jax.Array:
+def loss(name: str, implementation, image, text, scale, person, images, valid) -> jax.Array:
+    options = dict(valid=valid, implementation=implementation)
     scaled = functools.partial(dict, logit_scale=scale)
     match name:
         case "sdm":
-            return sdm_loss(image, text, person, valid=valid, form=form, **scaled())
+            return sdm_loss(
+                image, text, person, valid=valid, implementation=implementation, **scaled()
+            )
         case "sdm_soft":
             soft = scaled(image_id=images, factor=0.3)
-            return sdm_loss(image, text, person, valid=valid, form=form, **soft)
+            return sdm_loss(image, text, person, **options, **soft)
         case "itc":
-            return itc_loss(image, text, valid=valid, form=form, **scaled())
+            return itc_loss(image, text, **options, **scaled())
         case "cmpm":
-            return cmpm_loss(image, text, person, valid=valid, form=form)
+            return cmpm_loss(image, text, person, **options)
 
 
 def batch(rows: int, width: int = 16) -> tuple:
@@ -49,17 +49,19 @@ def batch(rows: int, width: int = 16) -> tuple:
 
 @pytest.mark.parametrize("rows, block, padded", [(24, 8, False), (26, 8, True), (24, 64, True)])
 @pytest.mark.parametrize("name", LOSSES)
-def test_value_and_gradients_equal_the_plain_form(name, rows, block, padded):
+def test_value_and_gradients_equal_the_dense_form(name, rows, block, padded):
     """Blocks that divide the batch, that do not, and one block; gradient of the scale included."""
     *features, person, images = batch(rows)
     valid = jnp.arange(rows) < rows - 5 if padded else None
 
-    def gradient(form):
-        function = functools.partial(loss, name, form, person=person, images=images, valid=valid)
+    def gradient(implementation):
+        function = functools.partial(
+            loss, name, implementation, person=person, images=images, valid=valid
+        )
         return jax.jit(jax.value_and_grad(function, (0, 1, 2)))(*features)
 
     value, grads = gradient(in_blocks(block))
-    want, want_grads = gradient(plain.softmax_terms)
+    want, want_grads = gradient(dense.softmax_terms)
     np.testing.assert_allclose(value, want, rtol=1e-5)
     for grad, want_grad in zip(grads, want_grads, strict=True):
         # The scale's gradient is a difference of sums about as large as the loss.

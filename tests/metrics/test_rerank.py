@@ -7,11 +7,12 @@ from tipr_jax.metrics import rerank
 from tipr_jax.metrics.rerank import (
     candidate_ranks,
     cosine_candidates,
+    fill_scores,
     match_score,
     rerank_scores,
     top_candidates,
 )
-from tipr_jax.metrics.retrieval import positive_ranks, unit_rows
+from tipr_jax.metrics.retrieval import l2_normalise, positive_ranks
 
 
 def test_scores_of_the_candidates_and_nothing_else():
@@ -62,7 +63,7 @@ def test_blocks_of_queries_change_nothing(monkeypatch, block):
     rng = np.random.default_rng(0)
     query, gallery = rng.normal(size=(30, 4)), rng.normal(size=(20, 4))
     person = rng.permutation(30) % 7, np.arange(20) % 7
-    similarity = unit_rows(query) @ unit_rows(gallery).T
+    similarity = l2_normalise(query) @ l2_normalise(gallery).T
     candidates = cosine_candidates(query, gallery, 6)
     np.testing.assert_array_equal(candidates, top_candidates(similarity, 6))
     score = rng.normal(size=(30, 20)).astype(np.float32)
@@ -77,3 +78,12 @@ def test_a_query_without_an_image_of_its_person():
     with pytest.raises(ValueError, match="person_id 5.*no positive"):
         candidate_ranks(*arguments)
     assert candidate_ranks(*arguments, count_misses=True).count.tolist() == [0]
+
+
+def test_wrong_shapes_raise():
+    with pytest.raises(AssertionError):
+        fill_scores(np.zeros((3, 2), int), np.zeros((3, 4)), 5)
+    with pytest.raises(AssertionError):
+        match_score(np.zeros((3, 3)))
+    with pytest.raises(AssertionError):
+        cosine_candidates(np.zeros((3, 4)), np.zeros((3, 5)), 2)

@@ -17,7 +17,7 @@ from tipr_jax.models import get_method
 from tipr_jax.models.bi_irra import objective as training
 from tipr_jax.models.bi_irra.config import LOSSES, Config
 from tipr_jax.models.bi_irra.model import text_mask
-from tipr_jax.precision import DtypePolicy
+from tipr_jax.precision import ComputePolicy
 from tipr_jax.pretrained.key_table import flatten, unflatten
 from tipr_jax.train_state import define_model
 from tipr_jax.train_step import total_loss
@@ -34,14 +34,14 @@ def every_parameter() -> dict:
     """Those of all heads, drawn once: initialising compiles as long as a step."""
     config = Config.tiny(losses=LOSSES, tie_decoder=False)
     return flatten(
-        jit(define_model(get_method("bi_irra"), config, DtypePolicy())[2])(jax.random.key(0))
+        jit(define_model(get_method("bi_irra"), config, ComputePolicy())[2])(jax.random.key(0))
     )
 
 
 @functools.cache
 def build(config: Config):
     """(graphdef, parameters) of a model; the projections of the targets as many as it has."""
-    graphdef, abstract, _ = define_model(get_method("bi_irra"), config, DtypePolicy())
+    graphdef, abstract, _ = define_model(get_method("bi_irra"), config, ComputePolicy())
     drawn, shapes = every_parameter(), flatten(nnx.to_pure_dict(abstract))
     return graphdef, unflatten({k: jnp.broadcast_to(drawn[k], x.shape) for k, x in shapes.items()})
 
@@ -336,7 +336,7 @@ def test_mesh_changes_nothing(rules, shape):
     config = Config.tiny(dropout=0.1, drop_path=0.1, itm_group_size=4)
     batch = make_batch(valid=np.arange(8) < 7)
     graphdef, params = build(config)
-    abstract = define_model(get_method("bi_irra"), config, DtypePolicy())[1]
+    abstract = define_model(get_method("bi_irra"), config, ComputePolicy())[1]
 
     def step(params, batch):
         inputs = training.prepare_inputs(batch, jax.random.key(1), config)

@@ -16,7 +16,7 @@ from tipr_jax import optim
 from tipr_jax.models import get_method
 from tipr_jax.models.irra import Config, objective
 from tipr_jax.nn.clip_text import end_token
-from tipr_jax.precision import DtypePolicy
+from tipr_jax.precision import ComputePolicy
 from tipr_jax.pretrained import irra
 from tipr_jax.train_state import define_model
 from tipr_jax.train_step import total_loss
@@ -35,7 +35,7 @@ def load_model(name: str) -> tuple[Config, nnx.GraphDef, dict]:
     inferred = irra.infer_config(state_dict, tuple(sizes["image"]), sizes["stride"])
     # The golden caption_ids are clean: fed as stored.
     config = Config(**inferred | {"losses": ("sdm", "mlm", "id"), "mask_caption_ids": False})
-    graphdef = define_model(get_method("irra"), config, DtypePolicy())[0]
+    graphdef = define_model(get_method("irra"), config, ComputePolicy())[0]
     return config, graphdef, irra.from_torch(state_dict)
 
 

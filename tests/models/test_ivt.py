@@ -13,7 +13,7 @@ from jax.sharding import PartitionSpec as P
 from tipr_jax.augment.image import IVT, normalise
 from tipr_jax.models import get_method
 from tipr_jax.models.ivt import Config, objective, prepare_inputs
-from tipr_jax.precision import DtypePolicy
+from tipr_jax.precision import ComputePolicy
 from tipr_jax.train_state import define_model
 from tipr_jax.train_step import accumulated_gradient, full_gradient
 
@@ -54,7 +54,7 @@ def make_batch(seed: int = 0) -> dict[str, jax.Array]:
 
 
 def make_model(config: Config):
-    graphdef, _, init = define_model(METHOD, config, DtypePolicy())
+    graphdef, _, init = define_model(METHOD, config, ComputePolicy())
     return graphdef, jax.jit(init)(jax.random.key(0))
 
 

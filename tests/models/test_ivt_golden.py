@@ -16,9 +16,9 @@ from tipr_jax.augment.token_removal import keep_all_but
 from tipr_jax.losses.contrastive import cmpm_loss
 from tipr_jax.models import get_method
 from tipr_jax.models.ivt import Config, batch_terms, forward, text_mask
-from tipr_jax.nn.noise import drop_path_scale
+from tipr_jax.nn.dropout import drop_path_from_uniform
 from tipr_jax.nn.pos_embed import resize_pos_embed
-from tipr_jax.precision import DtypePolicy
+from tipr_jax.precision import ComputePolicy
 from tipr_jax.pretrained import ivt
 from tipr_jax.pretrained.key_table import flatten, torch_keys
 from tipr_jax.train_state import count_parameters, define_model
@@ -38,7 +38,7 @@ def loaded():
     state_dict = load("weights")
     sizes = ivt.infer_config(state_dict, (64, 32), 16, HEAD_DIM)
     config = Config(**sizes | {"text_length": 20}, drop_path=0.0, dropout=0.0)
-    graphdef = define_model(get_method("ivt"), config, DtypePolicy())[0]
+    graphdef = define_model(get_method("ivt"), config, ComputePolicy())[0]
     return config, graphdef, ivt.from_torch(state_dict, HEAD_DIM)
 
 
@@ -124,7 +124,9 @@ def test_drop_path_replay(loaded):
     golden, stored, model = load("droppath"), load("inputs"), nnx.merge(graphdef, params)
     draws = golden["uniforms"].reshape(2, 2, 2, 12)  # stream, block 1 or 2, branch, row
     draws = np.pad(draws, ((0, 0), (1, 0), (0, 0), (0, 0))).transpose(0, 3, 1, 2)
-    image_scale, text_scale = (drop_path_scale(jnp.asarray(d), golden["rates"][-1]) for d in draws)
+    image_scale, text_scale = (
+        drop_path_from_uniform(jnp.asarray(d), golden["rates"][-1]) for d in draws
+    )
     ids = jnp.asarray(stored["input_ids"], jnp.int32)
     image = jnp.asarray(stored["images"].transpose(0, 2, 3, 1))
     image = model.encoder.image_tokens(image, scale=image_scale)[:, 0]
@@ -181,7 +183,7 @@ def test_cmpm(case):
 
 
 def test_full_size_names_and_shapes():
-    init = define_model(get_method("ivt"), Config.vit_b16(), DtypePolicy())[2]
+    init = define_model(get_method("ivt"), Config.vit_b16(), ComputePolicy())[2]
     params = jax.eval_shape(init, jax.random.key(0))
     assert count_parameters(params) == 166_631_424
     flat, ours = flatten(params), {}

@@ -14,7 +14,7 @@ from tipr_jax.nn.attention import attend, attend_padded
 from tipr_jax.precision import policy
 
 
-def plain(q, k, v, mask):
+def reference(q, k, v, mask):
     logits = np.einsum("blhk,bmhk->bhlm", q, k) / np.sqrt(q.shape[-1])
     logits = np.where(mask, logits, -np.inf)
     weights = np.exp(logits - logits.max(-1, keepdims=True))
@@ -29,14 +29,16 @@ def test_masked_keys_are_not_read_by_any_implementation(implementation):
     mask = rng.random((2, 13)) < 0.6
     mask[:, 0] = True
     got = attend(q, k, v, implementation, key_mask=jnp.asarray(mask))
-    np.testing.assert_allclose(got, plain(q, k, v, mask[:, None, None]), rtol=2e-5, atol=2e-6)
+    np.testing.assert_allclose(got, reference(q, k, v, mask[:, None, None]), rtol=2e-5, atol=2e-6)
 
 
 def test_causal_attention_at_an_odd_length():
     rng = np.random.default_rng(1)
     q, k, v = rng.normal(size=(3, 2, 13, 2, 8)).astype(np.float32)
     got = attend(q, k, v, "xla", causal=True)
-    np.testing.assert_allclose(got, plain(q, k, v, np.tri(13, dtype=bool)), rtol=2e-5, atol=2e-6)
+    np.testing.assert_allclose(
+        got, reference(q, k, v, np.tri(13, dtype=bool)), rtol=2e-5, atol=2e-6
+    )
 
 
 @pytest.mark.parametrize("queries, keys, causal", [(13, 13, True), (13, 8, False), (8, 13, False)])

@@ -10,13 +10,22 @@ from flax import nnx
 
 from tipr_jax.nn.beit import Beit, relative_position_index
 from tipr_jax.nn.pos_embed import num_relative_distance
-from tipr_jax.precision import DtypePolicy
+from tipr_jax.precision import ComputePolicy
 
 
 @functools.cache
-def make(max_drop: float = 0.1) -> Beit:
+def make(drop_path_rate: float = 0.1) -> Beit:
     def build(key: jax.Array) -> Beit:
-        return Beit((24, 16), 8, 16, 3, 2, DtypePolicy(), max_drop=max_drop, rngs=nnx.Rngs(key))
+        return Beit(
+            image_size=(24, 16),
+            patch=8,
+            width=16,
+            depth=3,
+            heads=2,
+            policy=ComputePolicy(),
+            drop_path_rate=drop_path_rate,
+            rngs=nnx.Rngs(key),
+        )
 
     return jax.jit(build)(jax.random.key(0))
 
@@ -41,7 +50,7 @@ def test_index_depends_on_the_offset_alone(grid):
 
 
 def test_hidden_patches_are_not_seen():
-    """What stands in a hidden patch changes nothing, what stands elsewhere does."""
+    """The pixels of a hidden patch change nothing; without the mask they do."""
     model, rng = make(), np.random.default_rng(0)
     image = rng.normal(size=(2, 24, 16, 3)).astype(np.float32)
     mask = jnp.asarray(np.arange(6)[None] == 3).repeat(2, axis=0)  # row 1, column 1
@@ -63,14 +72,14 @@ def test_token_zero_is_the_mean_of_the_patches():
 
 
 def test_stochastic_depth_drops_whole_branches_and_keeps_the_mean():
-    model = make(max_drop=0.5)
+    model = make(drop_path_rate=0.5)
     image = np.random.default_rng(2).normal(size=(1, 24, 16, 3)).astype(np.float32)
     image = np.repeat(image, 512, axis=0)
-    noisy = np.asarray(run(model, image, jax.random.split(jax.random.key(0), 512)))
+    dropped = np.asarray(run(model, image, jax.random.split(jax.random.key(0), 512)))
     # Two blocks can lose two branches each: at most 16 different results for one image.
-    assert 8 <= len(np.unique(noisy.round(5).reshape(512, -1)[:, :40], axis=0)) <= 16
-    quiet = run(make(max_drop=0.0), image, jax.random.split(jax.random.key(0), 512))
-    np.testing.assert_array_equal(quiet, run(model, image))
+    assert 8 <= len(np.unique(dropped.round(5).reshape(512, -1)[:, :40], axis=0)) <= 16
+    whole = run(make(drop_path_rate=0.0), image, jax.random.split(jax.random.key(0), 512))
+    np.testing.assert_array_equal(whole, run(model, image))
 
 
 def test_deep_blocks_start_small():

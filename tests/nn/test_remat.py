@@ -10,8 +10,8 @@ from tipr_jax.analysis import cost
 from tipr_jax.batch import abstract_batch
 from tipr_jax.models import get_method, irra
 from tipr_jax.nn.init import BlockInit
-from tipr_jax.nn.transformer import Block, run, stack
-from tipr_jax.precision import DtypePolicy, policy
+from tipr_jax.nn.transformer import Block, apply_blocks, stack_layers
+from tipr_jax.precision import ComputePolicy, policy
 from tipr_jax.train_state import define_model
 from tipr_jax.train_step import total_loss
 
@@ -20,13 +20,13 @@ CONFIG = irra.Config.tiny(vision_depth=4, text_depth=4, fusion_depth=4)
 
 def blocks_and_loss(remat: str, compute=jnp.float32):
     """(loss(params, x), params, x) of two residual blocks."""
-    how = DtypePolicy(compute=compute, remat=remat)
+    how = ComputePolicy(compute=compute, remat=remat)
     init = BlockInit.clip(64, 2)
-    blocks = stack(lambda r: Block(64, 1, init, how, rngs=r), 2, rngs=nnx.Rngs(0))
+    blocks = stack_layers(lambda r: Block(64, 1, init, how, rngs=r), 2, rngs=nnx.Rngs(0))
     graphdef, params = nnx.split(blocks, nnx.Param)
 
     def loss(params, x):
-        y = run(nnx.merge(graphdef, params), x).astype(jnp.float32)
+        y = apply_blocks(nnx.merge(graphdef, params), x).astype(jnp.float32)
         return jnp.sum(y * jnp.cos(jnp.arange(y.size).reshape(y.shape)))
 
     return loss, params, jax.random.normal(jax.random.key(1), (3, 5, 64)).astype(compute)
@@ -38,13 +38,13 @@ def test_same_value_and_gradients(remat):
     for choice in ("none", remat):
         loss, params, x = blocks_and_loss(choice)
         results.append(jax.jit(jax.value_and_grad(loss, (0, 1)))(params, x))
-    for plain, recomputed in zip(*map(jax.tree.leaves, results), strict=True):
-        assert np.linalg.norm(plain - recomputed) <= 1e-6 * np.linalg.norm(plain)
+    for kept, recomputed in zip(*map(jax.tree.leaves, results), strict=True):
+        assert np.linalg.norm(kept - recomputed) <= 1e-6 * np.linalg.norm(kept)
 
 
 def kept_by_the_model(remat: str) -> int:
     method = get_method("irra")
-    graphdef, _, init = define_model(method, CONFIG, DtypePolicy(remat=remat))
+    graphdef, _, init = define_model(method, CONFIG, ComputePolicy(remat=remat))
     batch = abstract_batch(8, CONFIG.image_size, CONFIG.text_length)
     key = jax.random.key(0)
     inputs = jax.eval_shape(lambda b: method.prepare_inputs(b, key, CONFIG), batch)

@@ -13,7 +13,7 @@ from configs.irra import get_config
 from tipr_jax import optim
 from tipr_jax.models import get_method
 from tipr_jax.models.irra import Config
-from tipr_jax.precision import DtypePolicy
+from tipr_jax.precision import ComputePolicy
 from tipr_jax.pretrained import irra
 from tipr_jax.pretrained.key_table import flatten, torch_keys
 from tipr_jax.train_state import count_parameters, define_model
@@ -24,7 +24,7 @@ GOLDEN = Path(__file__).parents[1] / "golden" / "irra"
 def test_groups_of_the_published_model():
     """Every tensor of the full ViT-B/16: name, shape, rate and decay; nothing is allocated."""
     golden = {r["key"]: r for r in json.loads((GOLDEN / "vitb16_params.json").read_text())}
-    init = define_model(get_method("irra"), Config.vit_b16(), DtypePolicy())[2]
+    init = define_model(get_method("irra"), Config.vit_b16(), ComputePolicy())[2]
     params = jax.eval_shape(init, jax.random.key(0))
     assert count_parameters(params) == 194_535_419
     complete = params | {"logit_scale": 0.0}

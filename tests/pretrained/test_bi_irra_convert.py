@@ -13,8 +13,8 @@ from safetensors.numpy import load_file, save_file
 from tipr_jax import convert
 from tipr_jax.checkpoints import load_params
 from tipr_jax.models import get_method
-from tipr_jax.models.bi_irra import Config
-from tipr_jax.precision import DtypePolicy
+from tipr_jax.models.bi_irra.config import Config
+from tipr_jax.precision import ComputePolicy
 from tipr_jax.pretrained import beit, bi_irra, xlm_roberta
 from tipr_jax.pretrained.key_table import flatten
 from tipr_jax.run_files import model_fields
@@ -59,14 +59,14 @@ def test_tree_is_the_models():
     fields = bi_irra.infer_config(state)
     assert (fields["text_depth"], fields["fusion_depth"], fields["vision_heads"]) == (3, 2, 4)
     assert fields["losses"] == ("itc", "itm", "mlm", "mim", "id")
-    init = define_model(get_method("bi_irra"), Config(**fields), DtypePolicy())[2]
+    init = define_model(get_method("bi_irra"), Config(**fields), ComputePolicy())[2]
     expected = {k: x.shape for k, x in flatten(jax.eval_shape(init, jax.random.key(0))).items()}
     assert {k: x.shape for k, x in flatten(bi_irra.from_torch(state)).items()} == expected
 
 
 def test_published_names_shapes_and_count():
     manifest = json.loads((GOLDEN / "full_size_manifest.json").read_text())
-    init = define_model(get_method("bi_irra"), Config.base(), DtypePolicy())[2]
+    init = define_model(get_method("bi_irra"), Config.base(), ComputePolicy())[2]
     params = jax.eval_shape(init, jax.random.key(0))
     assert count_parameters(params) == manifest["released_total_parameters"] == 424_911_189
     nothing = jax.tree.map(lambda x: np.broadcast_to(np.int8(0), x.shape), params)

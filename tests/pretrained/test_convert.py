@@ -15,7 +15,7 @@ from tipr_jax.checkpoints import load_params
 from tipr_jax.models import get_method
 from tipr_jax.models.irra import Config
 from tipr_jax.nn.pos_embed import resize_pos_embed
-from tipr_jax.precision import DtypePolicy
+from tipr_jax.precision import ComputePolicy
 from tipr_jax.pretrained import files, irra
 from tipr_jax.pretrained import openai_clip as clip
 from tipr_jax.pretrained.key_table import flatten
@@ -56,7 +56,7 @@ def test_tree_is_the_models():
     config = Config(**irra.infer_config(state, (24, 16)))
     assert config.losses == ("sdm", "mlm", "id") and config.num_persons == 7
     assert (config.vision_depth, config.text_depth, config.fusion_depth) == (2, 3, 1)
-    init = define_model(get_method("irra"), config, DtypePolicy())[2]
+    init = define_model(get_method("irra"), config, ComputePolicy())[2]
     expected = {k: x.shape for k, x in flatten(jax.eval_shape(init, jax.random.key(0))).items()}
     assert {k: x.shape for k, x in flatten(irra.from_torch(state)).items()} == expected
 

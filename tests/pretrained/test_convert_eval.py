@@ -14,7 +14,7 @@ from tipr_jax import convert
 from tipr_jax.checkpoints import load_params
 from tipr_jax.models import get_method
 from tipr_jax.models.irra import Config
-from tipr_jax.precision import DtypePolicy
+from tipr_jax.precision import ComputePolicy
 from tipr_jax.run_files import model_fields
 from tipr_jax.train_state import define_model
 
@@ -51,7 +51,7 @@ def test_converted_checkpoint_ranks_as_the_original(tmp_path, data):
     convert.main(["--method=irra", "--image_size=24,16", *arguments])
     _, params = load_params(tmp_path / "weights")
     config = Config(**model_fields(tmp_path / "weights")[1])
-    graphdef = define_model(get_method("irra"), config, DtypePolicy())[0]
+    graphdef = define_model(get_method("irra"), config, ComputePolicy())[0]
     model = nnx.merge(graphdef, params)
     image_embed = jax.jit(lambda m, x: m.encode_image(x))(model, image)
     text_embed = jax.jit(lambda m, x: m.encode_text(x))(model, text)

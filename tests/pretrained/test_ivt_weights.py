@@ -9,7 +9,7 @@ from tipr_jax import convert
 from tipr_jax.checkpoints import load_params
 from tipr_jax.models import get_method
 from tipr_jax.models.ivt import LOSSES, Config, adopt
-from tipr_jax.precision import DtypePolicy
+from tipr_jax.precision import ComputePolicy
 from tipr_jax.pretrained import bert, ivt, start, timm_vit
 from tipr_jax.pretrained.key_table import flatten
 from tipr_jax.run_files import model_fields
@@ -25,7 +25,7 @@ def make_params(seed: int = 0, **changes) -> tuple[Config, dict]:
     settings = dict(image_size=(24, 16), patch=8, stride=8, text_length=16, fusion_depth=DEPTH)
     settings |= dict(fusion_ffn=4 * WIDTH, losses=LOSSES, levels=("sentence",), mask="none")
     config = Config(**(settings | SIZES | changes))
-    init = define_model(get_method("ivt"), config, DtypePolicy())[2]
+    init = define_model(get_method("ivt"), config, ComputePolicy())[2]
     shapes = jax.eval_shape(init, jax.random.key(0))
     rng = np.random.default_rng(seed)
     return config, jax.tree.map(lambda x: rng.normal(size=x.shape).astype(np.float32), shapes)

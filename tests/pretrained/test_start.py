@@ -10,7 +10,7 @@ from tipr_jax.models import get_method, irra
 from tipr_jax.models.method import Method, from_positions
 from tipr_jax.nn.pos_embed import patch_grid, resize_pos_embed, resize_relative_bias
 from tipr_jax.param_tree import flatten, unflatten
-from tipr_jax.precision import DtypePolicy
+from tipr_jax.precision import ComputePolicy
 from tipr_jax.pretrained import start
 from tipr_jax.train_state import define_model
 
@@ -32,7 +32,7 @@ def tiny(name: str, **changes):
 
 def params_of(config, method: Method, seed: int = 0) -> dict:
     """Random parameters of a model, placed as a run places them."""
-    init = define_model(method, config, DtypePolicy())[2]
+    init = define_model(method, config, ComputePolicy())[2]
     shapes = jax.eval_shape(init, jax.random.key(0))
     rng = np.random.default_rng(seed)
     return jax.device_put(jax.tree.map(lambda x: np.float32(rng.normal(size=x.shape)), shapes))

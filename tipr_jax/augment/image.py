@@ -1,64 +1,63 @@
-"""Image normalisation and augmentation, uint8 in, float32 out, by the recipe of a paper.
+"""Normalisation and augmentation of images, uint8 in, float32 out: flip, pad and crop, erase.
 
-Flip, pad and crop, normalise, erase (spec irra §4.5, spec ivt §6).
+The functions have the laws of torchvision's `RandomHorizontalFlip`, `RandomCrop` with padding and
+`RandomErasing`. Each paper's file holds its values, an `ImageAugmentation`.
 """
 
 import dataclasses
 from typing import Literal
 
+import chex
 import jax
 import jax.numpy as jnp
 
-from tipr_jax.preprocess.image import CLIP_MEAN, CLIP_STD
-
 ERASE_TRIES = 10
+PAD_HEIGHT = 384  # pixels: the image height that `ImageAugmentation.pad` refers to
 
 
 @dataclasses.dataclass(frozen=True)
-class Recipe:
-    """The training transform of one paper; evaluation uses `mean` and `std` alone."""
+class RandomErasing:
+    """Erases one rectangle (Zhong et al., AAAI 2020), as torchvision's transform of that name.
 
-    mean: tuple[float, float, float]  # of RGB in [0, 1]
+    probability: that an image loses a rectangle. area: range of its share of the image, uniform.
+    ratio: range of height / width, log-uniform. value: RGB of the erased pixels, or "random" for a
+    draw from N(0, 1) per value.
+    """
+
+    probability: float
+    area: tuple[float, float]
+    ratio: tuple[float, float]
+    value: tuple[float, float, float] | Literal["random"]
+
+
+@dataclasses.dataclass(frozen=True)
+class ImageAugmentation:
+    """Parameters of `augment_images`; evaluation uses `mean` and `std` alone.
+
+    mean, std: of RGB in [0, 1]. pad: black pixels on each side before the random crop, for images
+    that are 384 high; it scales with the height. erasing: of the normalised image. flip_first: the
+    flip comes before the crop, else after it.
+    """
+
+    mean: tuple[float, float, float]
     std: tuple[float, float, float]
-    pad: int  # pixels at the papers' height of 384; scales with the image
-    erase_probability: float
-    erase_area: tuple[float, float]  # share of the image, uniform
-    erase_ratio: tuple[float, float]  # height / width, log-uniform
-    # What an erased box holds in the image that is given: the mean triple, N(0, 1) per value, or 0.
-    erase_fill: Literal["mean", "noise", "zero"]
-    flip_first: bool  # before the crop, else after it
+    pad: int
+    erasing: RandomErasing
+    flip_first: bool
 
 
-IRRA = Recipe(
-    mean=tuple(CLIP_MEAN.tolist()),
-    std=tuple(CLIP_STD.tolist()),
-    pad=10,
-    erase_probability=0.5,
-    erase_area=(0.02, 0.4),
-    erase_ratio=(0.3, 3.3),
-    erase_fill="mean",  # a released quirk, kept: it is the mean before normalisation
-    flip_first=True,
-)
-IVT = Recipe(
-    mean=(0.5, 0.5, 0.5),
-    std=(0.5, 0.5, 0.5),
-    pad=10,
-    erase_probability=0.5,
-    erase_area=(0.02, 1 / 3),
-    erase_ratio=(0.3, 1 / 0.3),
-    erase_fill="noise",
-    flip_first=False,
-)
-
-
-def normalise(image: jax.Array, recipe: Recipe = IRRA) -> jax.Array:
-    """uint8 [...,3] -> float32: x / 255, minus the recipe's mean, over its standard deviation."""
-    mean, std = jnp.asarray(recipe.mean, jnp.float32), jnp.asarray(recipe.std, jnp.float32)
+def normalise(
+    image: jax.Array, mean: tuple[float, float, float], std: tuple[float, float, float]
+) -> jax.Array:
+    """uint8 [...,3] -> float32: (x / 255 - mean) / std."""
+    chex.assert_shape(image, (..., 3))
+    mean, std = jnp.asarray(mean, jnp.float32), jnp.asarray(std, jnp.float32)
     return (image.astype(jnp.float32) / 255.0 - mean) / std
 
 
 def random_flip(image: jax.Array, key: jax.Array) -> jax.Array:
-    """Mirrors each image [B,H,W,3] with probability 0.5."""
+    """Mirrors each image [B,H,W,3] left to right with probability 0.5."""
+    chex.assert_rank(image, 4)
     flip = jax.random.bernoulli(key, 0.5, (image.shape[0], 1, 1, 1))
     return jnp.where(flip, image[:, :, ::-1], image)
 
@@ -72,17 +71,17 @@ def random_crop(image: jax.Array, key: jax.Array, pad: int) -> jax.Array:
     return jax.vmap(cut)(padded, offset)
 
 
-def random_erase(image: jax.Array, key: jax.Array, recipe: Recipe = IRRA) -> jax.Array:
-    """Erases at most one rectangle per image [B,H,W,3].
+def random_erase(image: jax.Array, key: jax.Array, erasing: RandomErasing) -> jax.Array:
+    """Erases at most one rectangle per image, float [B,H,W,3].
 
-    Up to ten draws of area and aspect, the first that fits is used, none fitting leaves the image
-    (torchvision's and timm's law).
+    Up to ten draws of area and aspect; the first one that fits is used, and if none fits the image
+    stays (the law of torchvision and timm).
     """
     b, h, w, _ = image.shape
     k_do, k_area, k_ratio, k_at = jax.random.split(key, 4)
-    low, high = recipe.erase_area
+    low, high = erasing.area
     area = h * w * jax.random.uniform(k_area, (b, ERASE_TRIES), minval=low, maxval=high)
-    log_low, log_high = jnp.log(jnp.asarray(recipe.erase_ratio))
+    log_low, log_high = jnp.log(jnp.asarray(erasing.ratio))
     ratio = jnp.exp(jax.random.uniform(k_ratio, (b, ERASE_TRIES), minval=log_low, maxval=log_high))
     height = jnp.round(jnp.sqrt(area * ratio))
     width = jnp.round(jnp.sqrt(area / ratio))
@@ -96,26 +95,25 @@ def random_erase(image: jax.Array, key: jax.Array, recipe: Recipe = IRRA) -> jax
     y, x = jnp.arange(h)[None], jnp.arange(w)[None]
     inside_y = (y >= top) & (y < top + height)
     inside_x = (x >= left) & (x < left + width)
-    do = jnp.any(fits, axis=1) & jax.random.bernoulli(k_do, recipe.erase_probability, (b,))
+    do = jnp.any(fits, axis=1) & jax.random.bernoulli(k_do, erasing.probability, (b,))
     erase = inside_y[:, :, None] & inside_x[:, None, :] & do[:, None, None]
-    if recipe.erase_fill == "noise":
-        fill = jax.random.normal(jax.random.fold_in(key, 4), image.shape, image.dtype)
-    elif recipe.erase_fill == "zero":
-        fill = jnp.zeros((), image.dtype)
+    if erasing.value == "random":
+        value = jax.random.normal(jax.random.fold_in(key, 4), image.shape, image.dtype)
     else:
-        fill = jnp.asarray(recipe.mean, image.dtype)
-    return jnp.where(erase[..., None], fill, image)
+        value = jnp.asarray(erasing.value, image.dtype)
+    return jnp.where(erase[..., None], value, image)
 
 
-def augment_images(image: jax.Array, key: jax.Array, recipe: Recipe = IRRA) -> jax.Array:
+def augment_images(image: jax.Array, key: jax.Array, augmentation: ImageAugmentation) -> jax.Array:
     """The training transform: uint8 [B,H,W,3] -> normalised float32 [B,H,W,3].
 
     A function of (image, key): other keys give independent views of the same images.
     """
     k_flip, k_crop, k_erase = jax.random.split(key, 3)
-    pad = max(1, round(recipe.pad * image.shape[1] / 384))
-    if recipe.flip_first:
+    pad = max(1, round(augmentation.pad * image.shape[1] / PAD_HEIGHT))
+    if augmentation.flip_first:
         image = random_crop(random_flip(image, k_flip), k_crop, pad)
     else:
         image = random_flip(random_crop(image, k_crop, pad), k_flip)
-    return random_erase(normalise(image, recipe), k_erase, recipe)
+    image = normalise(image, augmentation.mean, augmentation.std)
+    return random_erase(image, k_erase, augmentation.erasing)

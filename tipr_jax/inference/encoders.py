@@ -13,7 +13,7 @@ from tipr_jax import sharding
 from tipr_jax.batch import Batch
 from tipr_jax.experiment import Experiment, compute_policy
 from tipr_jax.models.method import Method, ModelConfig, Params
-from tipr_jax.precision import DtypePolicy, policy
+from tipr_jax.precision import ComputePolicy, policy
 from tipr_jax.train_state import define_model, select_params
 
 TextTokens = tuple[jax.Array, jax.Array]  # tokens [B,L,D], mask bool [B,L]
@@ -32,7 +32,7 @@ class Encoders:
     """
 
     def __init__(
-        self, method: Method, config: ModelConfig, policy: DtypePolicy, mesh: Mesh, rules: dict
+        self, method: Method, config: ModelConfig, policy: ComputePolicy, mesh: Mesh, rules: dict
     ):
         self.config, self.mesh, self.rules = config.towers(), mesh, rules
         self._graphdef, abstract, _ = define_model(method, self.config, policy)

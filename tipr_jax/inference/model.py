@@ -13,7 +13,7 @@ from tipr_jax.inference.encoders import Encoders, padded
 from tipr_jax.inference.rerank import Reranker
 from tipr_jax.languages import ALIASES
 from tipr_jax.metrics.rerank import match_score
-from tipr_jax.metrics.retrieval import unit_rows
+from tipr_jax.metrics.retrieval import l2_normalise
 from tipr_jax.models import get_method
 from tipr_jax.models.method import ModelConfig, Params
 from tipr_jax.preprocess import image as preprocess
@@ -63,7 +63,7 @@ class TrainedModel:
         Raises:
           ValueError, FileNotFoundError: an image that cannot be read, by name.
         """
-        return unit_rows(
+        return l2_normalise(
             self._in_chunks(self.encoders.encode_image, self._pixels, sources, "photo")
         )
 
@@ -84,7 +84,7 @@ class TrainedModel:
         """
         index = self.language_index(language)
         encode = lambda params, text_ids: self.encoders.encode_text(params, text_ids, index)  # noqa: E731
-        return unit_rows(self._in_chunks(encode, self._text_ids, texts, "text"))
+        return l2_normalise(self._in_chunks(encode, self._text_ids, texts, "text"))
 
     def _text_ids(self, texts: Sequence[str]) -> np.ndarray:
         return self.tokenizer(texts, self.config.text_length)

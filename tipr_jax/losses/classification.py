@@ -1,5 +1,6 @@
-"""Cross-entropy losses over classes: identity and masked tokens (spec irra §2)."""
+"""Cross-entropy losses over classes: identities, masked words."""
 
+import chex
 import jax
 import jax.numpy as jnp
 
@@ -7,12 +8,19 @@ import jax.numpy as jnp
 def cross_entropy(
     logits: jax.Array, label: jax.Array, weight: jax.Array, total: jax.Array | None = None
 ) -> tuple[jax.Array, jax.Array]:
-    """Weighted mean cross-entropy and accuracy over rows.
+    """Weighted mean cross-entropy and accuracy over rows, float32 scalars.
 
-    logits [...,K], label int [...], weight [...] (0 or 1). `total` is the sum of weights to divide
-    by if these rows are only a part of all. Both results are 0 if no row counts (deviation: the
-    released masked-token loss is NaN then).
+    Both are 0 if no row counts (deviation: torch's cross_entropy is NaN then).
+
+    Args:
+      logits: float [...,K].
+      label: int [...], the class of each row.
+      weight: [...], 0 or 1.
+      total: the sum of weights to divide by, if these rows are only a part of all.
     """
+    chex.assert_equal_shape((label, weight))
+    chex.assert_equal_shape_prefix((logits, label), label.ndim)
+    chex.assert_rank(logits, label.ndim + 1)
     logits, weight = logits.astype(jnp.float32), weight.astype(jnp.float32)
     of_label = jnp.take_along_axis(logits, label[..., None], axis=-1)[..., 0]
     # Not log_softmax and argmax: with a vocabulary as classes, each pass over [N,K] counts.
@@ -28,10 +36,17 @@ def identity_loss(
     person_id: jax.Array,
     valid: jax.Array | None = None,
 ) -> tuple[jax.Array, jax.Array, jax.Array]:
-    """Mean of both modalities' identity cross-entropy; also the two accuracies.
+    """Mean identity cross-entropy of both modalities; also the two accuracies. float32 scalars.
 
-    image_logits and text_logits [B,I] come from one shared classifier; person_id int [B], 0-based.
+    Source: IRRA, section 3.4; `compute_id` of model/objectives.py in its release.
+
+    Args:
+      image_logits, text_logits: float [B,I] from one shared classifier.
+      person_id: int [B], 0-based.
+      valid: bool [B], False for padding rows; None if there are none.
     """
+    chex.assert_rank((image_logits, text_logits), 2)
+    chex.assert_equal_shape((image_logits, text_logits))
     weight = jnp.ones(person_id.shape) if valid is None else valid
     image_loss, image_accuracy = cross_entropy(image_logits, person_id, weight)
     text_loss, text_accuracy = cross_entropy(text_logits, person_id, weight)
@@ -41,8 +56,13 @@ def identity_loss(
 def masked_lm_loss(
     logits: jax.Array, label: jax.Array, total: jax.Array | None = None
 ) -> tuple[jax.Array, jax.Array]:
-    """Cross-entropy and accuracy over positions whose label is not 0; logits [...,V], label [...].
+    """Cross-entropy and accuracy over the positions whose label is not 0, float32 scalars.
 
-    `total`: number of labels of the whole batch, if these positions are a part of it.
+    Source: IRRA, section 3.2; `compute_mlm` of model/objectives.py in its release.
+
+    Args:
+      logits: float [...,V].
+      label: int [...], the masked token's id, or 0 where no token is masked.
+      total: number of labels of the whole batch, if these positions are a part of it.
     """
     return cross_entropy(logits, label, label != 0, total)

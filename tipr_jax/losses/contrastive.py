@@ -1,40 +1,49 @@
-"""Losses that align images and texts over the whole batch: SDM, ITC and CMPM (spec irra §2).
+"""Losses that align images and texts over the whole batch: SDM, ITC and CMPM.
 
 Every function takes un-normalised float features of the GLOBAL batch, image_embed and text_embed
-[B,C] (row a of both is one pair), and returns a scalar. `valid` [B] masks padding rows: they are
-neither queries nor candidates. `form` computes the softmax over pairs: `plain.softmax_terms`
-with matrices of B x B, `streaming.softmax_terms` in memory linear in B, None: by the batch size.
+[B,C] (row a of both is one pair), and returns a float32 scalar. `valid` bool [B] is False for
+padding rows: they are neither queries nor candidates. `implementation` computes the softmax over
+pairs: `dense.softmax_terms` with matrices of B x B, `streaming.softmax_terms` in memory linear in
+B, None for the faster one at this batch size.
 """
 
 from collections.abc import Callable
 
+import chex
 import jax
 import jax.numpy as jnp
 
-from tipr_jax.losses import plain, streaming
-from tipr_jax.losses.label import make_label
+from tipr_jax.losses import dense, streaming
+from tipr_jax.losses.pair_targets import make_pair_targets
 
-Form = Callable[..., tuple[jax.Array, jax.Array | None]]
+SoftmaxTerms = Callable[..., tuple[jax.Array, jax.Array | None]]
 
 # Measured on two CPU cores, width 512, forward and backward: equal up to 512 rows, then streaming
 # is 1.5x (1,024), 1.8x (2,048), 4x (4,096 rows) as fast, in 1/2, 1/3, 1/7 of the memory.
 STREAMING_FROM = 1024
 
 
-def unit(x: jax.Array) -> jax.Array:
-    """Rows divided by their L2 norm, in float32; no epsilon, as in the released code."""
+def l2_normalise(x: jax.Array) -> jax.Array:
+    """Rows of x [B,C] divided by their L2 norm, float32; no epsilon, as in the released code."""
     x = x.astype(jnp.float32)
     return x / jnp.linalg.norm(x, axis=1, keepdims=True)
 
 
-def _form(form: Form | None, rows: int) -> Form:
-    if form is not None:
-        return form
-    return (streaming if rows >= STREAMING_FROM else plain).softmax_terms
+def _softmax_terms(implementation: SoftmaxTerms | None, rows: int) -> SoftmaxTerms:
+    if implementation is not None:
+        return implementation
+    return (streaming if rows >= STREAMING_FROM else dense).softmax_terms
 
 
 def _mean(rows: jax.Array, valid: jax.Array) -> jax.Array:
     return jnp.sum(jnp.where(valid, rows, 0.0)) / jnp.maximum(jnp.sum(valid), 1)
+
+
+def _check(image_embed: jax.Array, text_embed: jax.Array, *per_row: jax.Array | None) -> None:
+    """Features [B,C] of one shape, and [B] for everything else that is given."""
+    chex.assert_rank((image_embed, text_embed), 2)
+    chex.assert_equal_shape((image_embed, text_embed))
+    chex.assert_shape([x for x in per_row if x is not None], (len(image_embed),))
 
 
 def _all_valid(x: jax.Array, valid: jax.Array | None) -> jax.Array:
@@ -51,22 +60,33 @@ def sdm_loss(
     factor: float = 0.3,
     epsilon: float = 1e-8,
     valid: jax.Array | None = None,
-    form: Form | None = None,
+    implementation: SoftmaxTerms | None = None,
 ) -> jax.Array:
-    """Similarity distribution matching (IRRA eq. 5-7; spec irra §2).
+    """Similarity distribution matching (IRRA, equations 5-7; `compute_sdm` of model/objectives.py).
 
     KL from the softmax over cosine similarities to the distribution of matching identities, both
-    directions added. With `image_id`, pairs of one person but different images weigh `factor`.
+    directions added.
+
+    Args:
+      image_embed, text_embed: float [B,C].
+      person_id: int [B].
+      logit_scale: factor of the cosine similarities, 1 / temperature.
+      image_id: int [B]; with it, pairs of one person but different images weigh `factor`.
+      factor: the weight of such pairs.
+      epsilon: added to the target distribution inside its logarithm.
+      valid: bool [B]; None if no row is padding.
+      implementation: of the softmax, see above.
     """
+    _check(image_embed, text_embed, person_id, image_id, valid)
     valid = _all_valid(person_id, valid)
     ids, weights = (person_id,), (1.0,)
     if image_id is not None:
         ids, weights = (person_id, image_id), (factor, 1 - factor)
-    # Released code: row sums broadcast over the LAST axis, so columns are normalised. It differs
-    # from row normalisation only with soft labels.
-    label = make_label(ids, weights, valid, epsilon)
-    text, image = logit_scale * unit(text_embed), unit(image_embed)
-    directions = _form(form, len(valid))(text, image, label, valid)
+    # Released code: row sums broadcast over the LAST axis, so columns are normalised. That differs
+    # from row normalisation only with soft targets.
+    targets = make_pair_targets(ids, weights, valid, epsilon)
+    text, image = logit_scale * l2_normalise(text_embed), l2_normalise(image_embed)
+    directions = _softmax_terms(implementation, len(valid))(text, image, targets, valid)
     return sum(_mean(kl, valid) for kl in directions)
 
 
@@ -77,18 +97,28 @@ def cmpm_loss(
     *,
     epsilon: float = 1e-8,
     valid: jax.Array | None = None,
-    form: Form | None = None,
+    implementation: SoftmaxTerms | None = None,
 ) -> jax.Array:
     """Cross-modal projection matching: un-normalised features projected on normalised ones.
 
-    Released quirk kept: the label rows have unit L2 norm, so they do not sum to one.
+    Source: Zhang and Lu, ECCV 2018, section 3.2; `compute_cmpm` of model/objectives.py in the
+    release of IRRA, loss/cmps_loss.py in the release of IVT. Their quirk is kept: the rows of the
+    target have unit L2 norm, so they do not sum to one.
+
+    Args:
+      image_embed, text_embed: float [B,C].
+      person_id: int [B].
+      epsilon: added to the target distribution inside its logarithm.
+      valid: bool [B]; None if no row is padding.
+      implementation: of the softmax, see above.
     """
+    _check(image_embed, text_embed, person_id, valid)
     valid = _all_valid(person_id, valid)
-    label = make_label((person_id,), (1.0,), valid, epsilon, order=2)
+    targets = make_pair_targets((person_id,), (1.0,), valid, epsilon, order=2)
     image, text = image_embed.astype(jnp.float32), text_embed.astype(jnp.float32)
-    kl = _form(form, len(valid))
-    image_to_text, _ = kl(image, unit(text), label, valid, both=False)
-    text_to_image, _ = kl(text, unit(image), label, valid, both=False)
+    kl = _softmax_terms(implementation, len(valid))
+    image_to_text, _ = kl(image, l2_normalise(text), targets, valid, both=False)
+    text_to_image, _ = kl(text, l2_normalise(image), targets, valid, both=False)
     return _mean(image_to_text, valid) + _mean(text_to_image, valid)
 
 
@@ -98,11 +128,21 @@ def itc_loss(
     *,
     logit_scale: float | jax.Array,
     valid: jax.Array | None = None,
-    form: Form | None = None,
+    implementation: SoftmaxTerms | None = None,
 ) -> jax.Array:
-    """Symmetric InfoNCE of CLIP: each row's own partner is the only positive."""
+    """Symmetric InfoNCE: the only positive of a row is its own partner.
+
+    Source: CLIP, figure 3; `compute_itc` of model/objectives.py in the release of IRRA.
+
+    Args:
+      image_embed, text_embed: float [B,C].
+      logit_scale: factor of the cosine similarities, 1 / temperature.
+      valid: bool [B]; None if no row is padding.
+      implementation: of the softmax, see above.
+    """
+    _check(image_embed, text_embed, valid)
     valid = _all_valid(image_embed, valid)
-    image, text = logit_scale * unit(image_embed), unit(text_embed)
+    image, text = logit_scale * l2_normalise(image_embed), l2_normalise(text_embed)
     partner = jnp.sum(image * text, axis=1)
-    directions = _form(form, len(valid))(image, text, None, valid)
+    directions = _softmax_terms(implementation, len(valid))(image, text, None, valid)
     return sum(_mean(lse - partner, valid) for lse in directions) / 2

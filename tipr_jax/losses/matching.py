@@ -1,14 +1,24 @@
 """Image-text matching with hard negatives from the batch, and contrast with soft targets.
 
-The pre-training losses of the ALBEF family (spec ivt §8; bi_irra §3.1-3.3). Features are image and
-text [B,C], row a of both is one pair; `ids` [B] says who is the same, `valid` [B] masks padding.
+Source: ALBEF (Li et al., NeurIPS 2021), section 3.2, and models/xvlm.py in the release of X2-VLM;
+IVT pre-trains and Bi-IRRA trains with them. image_embed and text_embed are float [B,C], row a of
+both is one pair. Rows with the same `ids` int [B] show the same person; `valid` bool [B] is False
+for padding rows.
 """
 
+import chex
 import jax
 import jax.numpy as jnp
 
 from tipr_jax.losses.classification import cross_entropy
-from tipr_jax.losses.plain import MASKED, similarity
+from tipr_jax.losses.dense import MASKED, similarity
+
+
+def _check(a: jax.Array, b: jax.Array, ids: jax.Array, valid: jax.Array) -> None:
+    """Features [B,C] of one shape, ids and valid [B]."""
+    chex.assert_rank((a, b), 2)
+    chex.assert_equal_shape((a, b))
+    chex.assert_shape((ids, valid), (len(a),))
 
 
 def _logits(queries: jax.Array, keys: jax.Array, scale: float | jax.Array) -> jax.Array:
@@ -24,10 +34,17 @@ def soft_itc_loss(
     scale: float | jax.Array,
     valid: jax.Array,
 ) -> jax.Array:
-    """Symmetric cross-entropy whose targets are shared equally by the rows of one id.
+    """Symmetric cross-entropy; rows of one id share the target equally. Float32 scalar.
 
     The features are used as they are: normalise them before for cosine similarities.
+
+    Args:
+      image_embed, text_embed: float [B,C].
+      ids: int [B].
+      scale: factor of the similarities, 1 / temperature.
+      valid: bool [B].
     """
+    _check(image_embed, text_embed, ids, valid)
     same = (ids[:, None] == ids[None, :]) & valid[None, :]
     target = same / jnp.maximum(jnp.sum(same, axis=1, keepdims=True), 1)
     logits = _logits(image_embed, text_embed, scale)
@@ -51,11 +68,20 @@ def negative_weights(
     valid: jax.Array,
     epsilon: float = 1e-4,
 ) -> jax.Array:
-    """[B,B] weights for drawing a negative candidate per query: harder ones weigh more.
+    """float32 [B,B]: weights for drawing a negative candidate per query; harder ones weigh more.
 
     softmax(scale * queries . candidates) + epsilon, and 0 where the ids agree or the candidate is
-    padding. No gradient. A row without any negative is uniform over the other valid rows.
+    padding. No gradient. A row without any negative is uniform over the other valid rows
+    (deviation: the released code fails there).
+
+    Args:
+      queries, candidates: float [B,C].
+      ids: int [B].
+      scale: factor of the similarities, 1 / temperature.
+      valid: bool [B].
+      epsilon: the least weight of a negative.
     """
+    _check(queries, candidates, ids, valid)
     queries, candidates, scale = jax.lax.stop_gradient((queries, candidates, scale))
     z = jnp.where(valid[None, :], _logits(queries, candidates, scale), MASKED)
     other = (ids[:, None] != ids[None, :]) & valid[None, :]
@@ -75,14 +101,24 @@ def hard_negatives(
     epsilon: float = 1e-4,
     group_size: int | None = None,
 ) -> tuple[jax.Array, jax.Array]:
-    """(index of a negative image for each text, of a negative text for each image), int [B] each.
+    """Indices of a negative image for each text, and of a negative text for each image, int [B].
 
-    keys [B] random keys; `group_size` draws within groups of consecutive rows, as data-parallel
-    released code does (None: from the whole batch). B must be divisible by it.
+    Args:
+      image_embed, text_embed: float [B,C].
+      ids: int [B].
+      keys: random keys [B].
+      scale: factor of the similarities, 1 / temperature.
+      valid: bool [B].
+      epsilon: the least weight of a negative, see `negative_weights`.
+      group_size: negatives come from the same group of so many consecutive rows, as in released
+        code that runs on several devices; B is a multiple of it. None: from the whole batch.
     """
+    _check(image_embed, text_embed, ids, valid)
+    chex.assert_shape(keys, (len(ids),))
     size = group_size or len(ids)
+    chex.assert_is_divisible(len(ids), size)
 
-    def draw(queries, candidates, ids, keys, valid) -> jax.Array:
+    def sample(queries, candidates, ids, keys, valid) -> jax.Array:
         options = dict(scale=scale, valid=valid, epsilon=epsilon)
         weights = negative_weights(queries, candidates, ids, **options)
         return jax.vmap(jax.random.categorical)(keys, jnp.log(weights))
@@ -95,8 +131,8 @@ def hard_negatives(
         group(jax.vmap(jax.random.fold_in, (0, None))(keys, number)) for number in range(2)
     )
     first = size * jnp.arange(len(ids))[:, None]
-    negative_image = first + jax.vmap(draw)(text, image, ids, image_keys, valid)
-    negative_text = first + jax.vmap(draw)(image, text, ids, text_keys, valid)
+    negative_image = first + jax.vmap(sample)(text, image, ids, image_keys, valid)
+    negative_text = first + jax.vmap(sample)(image, text, ids, text_keys, valid)
     return negative_image.reshape(-1), negative_text.reshape(-1)
 
 
@@ -104,18 +140,29 @@ def take_rows(x: jax.Array, index: jax.Array, group_size: int | None = None) -> 
     """x[index] for an index that stays within groups of `group_size` rows (None: one group).
 
     With groups no row leaves its device when the batch is sharded.
+
+    Args:
+      x: [B,...].
+      index: int [B].
+      group_size: a divisor of B.
     """
+    chex.assert_shape(index, (len(x),))
     size = group_size or len(x)
+    chex.assert_is_divisible(len(x), size)
     inside = (index % size).reshape(-1, size)
     rows = x.reshape(-1, size, *x.shape[1:])
     return jax.vmap(lambda group, i: jnp.take(group, i, axis=0))(rows, inside).reshape(x.shape)
 
 
 def matching_loss(logits: jax.Array, valid: jax.Array) -> tuple[jax.Array, jax.Array]:
-    """Cross-entropy and accuracy of "do they match?", means over 3B.
+    """Cross-entropy and accuracy of "do they match?", means over 3B; float32 scalars.
 
-    logits [B,3,2]: of (pair, negative image, negative text) per row; column 1 means match.
+    Args:
+      logits: float [B,3,2], for each row of its pair, of its text with a negative image, and of its
+        image with a negative text; column 1 means match.
+      valid: bool [B].
     """
+    chex.assert_shape(logits, (len(valid), 3, 2))
     label = jnp.broadcast_to(jnp.array([1, 0, 0]), logits.shape[:2])
     weight = jnp.broadcast_to(valid[:, None], logits.shape[:2])
     return cross_entropy(logits, label, weight)

@@ -1,1 +1,1 @@
-"""Evaluation metrics: `retrieval` (R@k, mAP, mINP)."""
+"""Evaluation metrics: `retrieval` (R@k, mAP, mINP), `rerank` (the same after a second stage)."""

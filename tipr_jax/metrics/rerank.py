@@ -1,8 +1,13 @@
-"""Two-stage ranking: a matching head scores the best candidates by cosine (spec bi_irra §6)."""
+"""Two-stage ranking: cosine similarity selects candidates, a matching head ranks them.
 
+Source: ALBEF (Li et al., NeurIPS 2021), section 5; `evaluation` of Retrieval.py in the release of
+X2-VLM. Axis letters: Q queries, G gallery rows, k candidates.
+"""
+
+import chex
 import numpy as np
 
-from tipr_jax.metrics.retrieval import PositiveRanks, positive_ranks, unit_rows
+from tipr_jax.metrics.retrieval import PositiveRanks, l2_normalise, positive_ranks
 
 NOT_SCORED = -100.0  # of gallery rows outside the candidates
 _BLOCK_ELEMENTS = 2**24  # of a [queries, gallery] matrix at a time: 64 MiB in float32
@@ -11,8 +16,8 @@ _BLOCK_ELEMENTS = 2**24  # of a [queries, gallery] matrix at a time: 64 MiB in f
 def top_candidates(similarity: np.ndarray, k: int) -> np.ndarray:
     """int [Q,min(k,G)]: per query the gallery rows most similar to it, best first.
 
-    similarity float [Q,G], no NaN. Among equals the lower index comes first (the released sort
-    leaves them in any order). Selects, then sorts the selected ones.
+    similarity float [Q,G], no NaN. Among equals the lower index comes first (torch.topk leaves
+    them in any order).
 
     Raises:
       ValueError: k below 1.
@@ -20,8 +25,9 @@ def top_candidates(similarity: np.ndarray, k: int) -> np.ndarray:
     if k < 1:
         raise ValueError(f"the number of candidates is {k}, expected at least 1")
     similarity = np.asarray(similarity)
+    chex.assert_rank(similarity, 2)
     k = min(k, similarity.shape[1])
-    last = np.partition(similarity, -k, axis=1)[:, -k, None]  # what the k-th best has
+    last = np.partition(similarity, -k, axis=1)[:, -k, None]  # the k-th best value
     better, equal = similarity > last, similarity == last
     room = k - np.count_nonzero(better, axis=1, keepdims=True)
     chosen = better | equal & (np.cumsum(equal, axis=1) <= room)
@@ -33,9 +39,11 @@ def top_candidates(similarity: np.ndarray, k: int) -> np.ndarray:
 def cosine_candidates(query_embed: np.ndarray, gallery_embed: np.ndarray, k: int) -> np.ndarray:
     """int32 [Q,min(k,G)]: `top_candidates` by cosine, a block of queries at a time.
 
-    query_embed float32 [Q,C] and gallery_embed float32 [G,C], rows of any length.
+    query_embed float32 [Q,C] and gallery_embed float32 [G,C], rows of any L2 norm.
     """
-    query, gallery = unit_rows(query_embed), unit_rows(gallery_embed)
+    chex.assert_rank((query_embed, gallery_embed), 2)
+    chex.assert_equal_shape((query_embed, gallery_embed), dims=1)
+    query, gallery = l2_normalise(query_embed), l2_normalise(gallery_embed)
     blocks = _query_blocks(len(query), len(gallery))
     best = [top_candidates(query[block] @ gallery.T, k) for block in blocks]
     return np.concatenate(best).astype(np.int32)
@@ -49,9 +57,10 @@ def _query_blocks(num_query: int, num_gallery: int) -> list[slice]:
 def rerank_scores(similarity: np.ndarray, match_score: np.ndarray, k: int) -> np.ndarray:
     """float [Q,G]: the matching score of each query's k most similar rows, -100 elsewhere.
 
-    similarity and match_score float [Q,G]; the similarity itself is not part of the result. The
-    reference for `candidate_ranks`, with which an evaluation scores no more than the candidates.
+    similarity and match_score float [Q,G]; the similarity itself is not part of the result. This is
+    the plain form of `candidate_ranks`, which needs the scores of the candidates alone.
     """
+    chex.assert_equal_shape((similarity, match_score))
     candidates = top_candidates(similarity, k)
     return fill_scores(
         candidates, np.take_along_axis(match_score, candidates, axis=1), len(similarity[0])
@@ -59,7 +68,9 @@ def rerank_scores(similarity: np.ndarray, match_score: np.ndarray, k: int) -> np
 
 
 def fill_scores(candidates: np.ndarray, score: np.ndarray, gallery_size: int) -> np.ndarray:
-    """float [Q,G]: score [Q,k] at the gallery rows candidates [Q,k], -100 elsewhere."""
+    """float32 [Q,G]: score float [Q,k] at the gallery rows candidates int [Q,k], -100 elsewhere."""
+    chex.assert_rank((candidates, score), 2)
+    chex.assert_equal_shape((candidates, score))
     filled = np.full((len(candidates), gallery_size), NOT_SCORED, np.float32)
     np.put_along_axis(filled, candidates, score, axis=1)
     return filled
@@ -75,9 +86,10 @@ def candidate_ranks(
 ) -> PositiveRanks:
     """Ranks of every query's positives by `fill_scores`, a block of queries at a time.
 
-    Ties, those at -100 above all, rank by gallery index. candidates int [Q,k], score float [Q,k];
-    other arguments and errors as in `positive_ranks`.
+    Equal scores rank by gallery index; that concerns above all the rows at -100. candidates
+    int [Q,k], score float [Q,k]; other arguments and errors as in `positive_ranks`.
     """
+    chex.assert_equal_shape((candidates, score))
     num_gallery = len(gallery_person_id)
     blocks = [
         positive_ranks(
@@ -94,13 +106,15 @@ def candidate_ranks(
 
 
 def match_score(logits: np.ndarray, kind: str = "logit1") -> np.ndarray:
-    """[...,2] logits (no match, match) -> [...] score to rank by.
+    """float [...,2] logits (no match, match) -> float [...], the score to rank by.
 
-    kind: "logit1" (released: the raw match logit) | "logit_diff" | "prob".
+    kind: "logit1", the logit of a match, as released; "logit_diff", minus the other logit; "prob",
+    the probability of a match.
 
     Raises:
       ValueError: an unknown kind.
     """
+    chex.assert_shape(logits, (..., 2))
     no, yes = logits[..., 0], logits[..., 1]
     if kind == "logit1":
         return yes

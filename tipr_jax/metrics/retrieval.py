@@ -1,6 +1,7 @@
-"""Retrieval metrics: R@k, mAP and mINP (spec irra §7), exact, without sorting the gallery.
+"""Retrieval metrics: R@k, mAP and mINP, exact, without sorting the gallery.
 
-Every metric needs only the ranks r_1 < ... < r_n of a query's n positives (gallery rows of the
+Source: utils/metrics.py in the release of IRRA; mINP: Ye et al., TPAMI 2022, section 4.3. Every
+metric needs only the ranks r_1 < ... < r_n of a query's n positives (gallery rows of the
 same person): R@k is r_1 <= k, AP is the mean of i / r_i, INP is n / r_n. And a positive's rank is
 one more than the number of gallery rows that score higher, so counting replaces sorting. Only a
 block of the similarity matrix exists at a time: memory does not grow with the number of queries.
@@ -12,6 +13,7 @@ Axis letters: Q queries, G gallery rows, C embedding width, N (query, positive) 
 import dataclasses
 from collections.abc import Sequence
 
+import chex
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -55,7 +57,8 @@ class PositiveRanks:
         """float64 [Q], AP = mean over positives i = 1..n of i / r_i.
 
         trapezoid: each positive counts the mean of the precisions before it and at it instead,
-        (i-1) / (r_i - 1), which is 1 at rank 1, and i / r_i: the AP of IVT (spec ivt §9).
+        (i-1) / (r_i - 1), which is 1 at rank 1, and i / r_i. Source: utils/metrics.py in the
+        release of IVT.
         """
         nth = np.arange(len(self.rank)) - np.repeat(self.start, self.count) + 1
         precision = nth / self.rank
@@ -231,7 +234,7 @@ def _block_ranks(
 
 
 def _normalised(embed: np.ndarray, num_ids: int, name: str) -> np.ndarray:
-    """float32 rows over their L2 norm, which is clamped below by 1e-12 (spec irra §7)."""
+    """`l2_normalise` in float32, after checks of shape and values."""
     embed = np.asarray(embed, np.float32)
     if embed.ndim != 2 or len(embed) != num_ids:
         raise ValueError(
@@ -242,11 +245,12 @@ def _normalised(embed: np.ndarray, num_ids: int, name: str) -> np.ndarray:
     if not finite.all():
         # NaN compares false with everything, hence ranks first: a broken model would look perfect.
         raise ValueError(f"{name} embedding {_first_bad_row(finite)} has NaN or infinite values")
-    return unit_rows(embed)
+    return l2_normalise(embed)
 
 
-def unit_rows(embed: np.ndarray) -> np.ndarray:
-    """[N, C] over the L2 norm of each row, which is clamped below by 1e-12."""
+def l2_normalise(embed: np.ndarray) -> np.ndarray:
+    """float [N, C] over the L2 norm of each row, which is clamped below by 1e-12."""
+    chex.assert_rank(embed, 2)
     return embed / np.maximum(np.linalg.norm(embed, axis=1, keepdims=True), 1e-12)
 
 
@@ -257,9 +261,9 @@ def _first_bad_row(good: np.ndarray) -> int:
 def metrics_from_ranks(
     positive: PositiveRanks, ks: Sequence[int] = (1, 5, 10), *, trapezoid_ap: bool = False
 ) -> dict[str, float]:
-    """{"R1", "R5", "R10", "mAP", "mINP"} in percent, means over queries (spec irra §7).
+    """{"R1", "R5", "R10", "mAP", "mINP"} in percent, means over queries.
 
-    trapezoid_ap: adds "mAP_trapezoid", the mean of IVT's AP.
+    trapezoid_ap: adds "mAP_trapezoid", the mean of the AP of the release of IVT.
 
     Deviation: a gallery of fewer than k rows is allowed (the released code stops there); R@k then
     is R@G, which is 100.
@@ -313,7 +317,7 @@ def gallery_images(caption_image_id: np.ndarray, num_images: int, gallery: str) 
       num_images: of the split.
       gallery: "unique": every image once. "every_second_row" (the released IVT on CUHK-PEDES and
         RSTPReid): the images of captions 0, 2, 4, ...; an image with three captions may be there
-        twice, one with a single caption not at all (spec ivt §11 Q1).
+        twice, one with a single caption not at all.
 
     Raises:
       ValueError: another gallery.

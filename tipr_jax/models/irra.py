@@ -12,7 +12,13 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 
-from tipr_jax.augment.image import augment_images, normalise, random_flip
+from tipr_jax.augment.image import (
+    ImageAugmentation,
+    RandomErasing,
+    augment_images,
+    normalise,
+    random_flip,
+)
 from tipr_jax.augment.masking import mask_tokens
 from tipr_jax.losses.classification import identity_loss, masked_lm_loss
 from tipr_jax.losses.contrastive import cmpm_loss, itc_loss, sdm_loss
@@ -33,10 +39,21 @@ from tipr_jax.nn.init import normal, uniform_fan_in, zeros
 from tipr_jax.nn.pos_embed import first_positions, patch_grid, resize_pos_embed
 from tipr_jax.nn.transformer import dense, layer_norm, quick_gelu
 from tipr_jax.nn.vit import VisionTransformer
-from tipr_jax.precision import DtypePolicy
+from tipr_jax.precision import ComputePolicy
 from tipr_jax.sharding import EMBED, VOCAB
 
 LOSSES = ("sdm", "id", "mlm", "itc", "cmpm")
+
+# `build_transforms` of datasets/build.py in the release. The erased pixels hold CLIP's mean,
+# although the image is normalised already.
+MEAN, STD = (0.48145466, 0.4578275, 0.40821073), (0.26862954, 0.26130258, 0.27577711)
+AUGMENTATION = ImageAugmentation(
+    mean=MEAN,
+    std=STD,
+    pad=10,
+    erasing=RandomErasing(probability=0.5, area=(0.02, 0.4), ratio=(0.3, 3.3), value=MEAN),
+    flip_first=True,
+)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -146,20 +163,26 @@ class MlmHead(nnx.Module):
 class Irra(nnx.Module):
     """Image tower, text tower and the training heads that `config.losses` asks for."""
 
-    def __init__(self, config: Config, policy: DtypePolicy, *, rngs: nnx.Rngs):
+    def __init__(self, config: Config, policy: ComputePolicy, *, rngs: nnx.Rngs):
         c = config
         self.image_encoder = VisionTransformer(
-            c.image_size,
-            c.patch,
-            c.stride,
-            c.vision_width,
-            c.vision_depth,
-            c.embed_dim,
-            policy,
+            image_size=c.image_size,
+            patch=c.patch,
+            stride=c.stride,
+            width=c.vision_width,
+            depth=c.vision_depth,
+            embed_dim=c.embed_dim,
+            policy=policy,
             rngs=rngs,
         )
         self.text_encoder = ClipText(
-            c.vocab_size, c.text_length, c.text_width, c.text_depth, c.embed_dim, policy, rngs=rngs
+            vocab_size=c.vocab_size,
+            length=c.text_length,
+            width=c.text_width,
+            depth=c.text_depth,
+            embed_dim=c.embed_dim,
+            policy=policy,
+            rngs=rngs,
         )
         if "id" in c.losses:
             self.classifier = dense(
@@ -173,7 +196,7 @@ class Irra(nnx.Module):
 
     def encode_image(self, image: jax.Array) -> jax.Array:
         """image uint8 [B,H,W,3] -> features float32 [B,C], not normalised."""
-        return self.image_encoder(normalise(image))[:, 0].astype(jnp.float32)
+        return self.image_encoder(normalise(image, MEAN, STD))[:, 0].astype(jnp.float32)
 
     def encode_text(self, text_ids: jax.Array, language: int = 0) -> jax.Array:
         """text_ids int [B,L] -> features float32 [B,C], not normalised; one language alone."""
@@ -189,9 +212,9 @@ def prepare_inputs(batch: dict[str, jax.Array], key: jax.Array, config: Config) 
     image_key, mask_key = jax.random.split(key)
     image = batch["image"]
     if config.augment:
-        image = augment_images(image, image_key)
+        image = augment_images(image, image_key, AUGMENTATION)
     else:  # the released transform without augmentation still flips
-        image = normalise(random_flip(image, image_key))
+        image = normalise(random_flip(image, image_key), MEAN, STD)
     inputs = {"image": image, "caption_ids": batch["text_ids"]}
     if "mlm" in config.losses:
         masked, labels = mask_tokens(batch["text_ids"], mask_key, config.mask_id)

@@ -12,11 +12,17 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 
-from tipr_jax.augment.image import IVT, augment_images, normalise, random_flip
+from tipr_jax.augment.image import (
+    ImageAugmentation,
+    RandomErasing,
+    augment_images,
+    normalise,
+    random_flip,
+)
 from tipr_jax.augment.token_removal import keep_tokens
 from tipr_jax.batch import ColumnSpec, MaskedWords, TextLevels
 from tipr_jax.losses.classification import cross_entropy
-from tipr_jax.losses.contrastive import cmpm_loss, unit
+from tipr_jax.losses.contrastive import cmpm_loss, l2_normalise
 from tipr_jax.losses.matching import hard_negatives, matching_loss, soft_itc_loss
 from tipr_jax.models.method import (
     Adopted,
@@ -30,20 +36,32 @@ from tipr_jax.models.method import (
     with_resized,
 )
 from tipr_jax.nn.bert import BertMlmHead, BertStack
+from tipr_jax.nn.dropout import drop_path_scales, fold_in
 from tipr_jax.nn.init import normal, zeros
-from tipr_jax.nn.noise import drop_path, fold_in
+from tipr_jax.nn.interleave import interleave, interleaved_keys
 from tipr_jax.nn.pos_embed import patch_grid, resize_pos_embed
 from tipr_jax.nn.shared_trunk import SharedTrunk
 from tipr_jax.nn.transformer import dense
-from tipr_jax.nn.views import interleave, view_keys
 from tipr_jax.param_tree import flatten
-from tipr_jax.precision import DtypePolicy
+from tipr_jax.precision import ComputePolicy
 from tipr_jax.sharding import EMBED
 
 LOSSES = ("cmpm", "itc", "itm", "mlm")
 PRETRAINING = ("itc", "itm", "mlm")
 LEVELS = {"word": "word_ids", "phrase": "phrase_ids", "sentence": "text_ids"}  # keys of the batch
 MASKS = ("both", "image", "text", "none")
+
+# datasets/make_dataloader.py in the release.
+MEAN = STD = (0.5, 0.5, 0.5)
+AUGMENTATION = ImageAugmentation(
+    mean=MEAN,
+    std=STD,
+    pad=10,
+    erasing=RandomErasing(
+        probability=0.5, area=(0.02, 1 / 3), ratio=(0.3, 1 / 0.3), value="random"
+    ),
+    flip_first=False,
+)
 
 # What a row's random key is folded with, so that no two draws share numbers.
 IMAGE, TEXT, MASKED_TEXT, FUSE_MASKED, NEGATIVES, FUSE_PAIRS = range(6)
@@ -151,25 +169,30 @@ class Config(ModelConfig):
 class Ivt(nnx.Module):
     """The shared trunk, and the pre-training heads that `config.losses` asks for."""
 
-    def __init__(self, config: Config, policy: DtypePolicy, *, rngs: nnx.Rngs):
+    def __init__(self, config: Config, policy: ComputePolicy, *, rngs: nnx.Rngs):
         c = config
         self.encoder = SharedTrunk(
-            c.image_size,
-            c.patch,
-            c.stride,
-            c.width,
-            c.depth,
-            c.heads,
-            c.vocab_size,
-            c.max_positions,
-            policy,
+            image_size=c.image_size,
+            patch=c.patch,
+            stride=c.stride,
+            width=c.width,
+            depth=c.depth,
+            heads=c.heads,
+            vocab_size=c.vocab_size,
+            max_positions=c.max_positions,
+            policy=policy,
             rngs=rngs,
         )
         if {"itc", "itm"} & set(c.losses):
             self.temperature = nnx.Param(jnp.asarray(c.temperature, policy.param))
         if {"itm", "mlm"} & set(c.losses):
             self.fusion = BertStack(
-                c.width, c.fusion_depth, c.heads, c.fusion_ffn, policy, rngs=rngs
+                width=c.width,
+                depth=c.fusion_depth,
+                heads=c.heads,
+                hidden=c.fusion_ffn,
+                policy=policy,
+                rngs=rngs,
             )
         if "itm" in c.losses:
             self.itm_head = dense(c.width, 2, (EMBED, None), normal(0.02), zeros, policy, rngs=rngs)
@@ -178,7 +201,7 @@ class Ivt(nnx.Module):
 
     def encode_image(self, image: jax.Array) -> jax.Array:
         """image uint8 [B,H,W,3] -> features float32 [B,D], not normalised."""
-        return self.encoder.image_tokens(normalise(image, IVT))[:, 0].astype(jnp.float32)
+        return self.encoder.image_tokens(normalise(image, MEAN, STD))[:, 0].astype(jnp.float32)
 
     def encode_text(self, text_ids: jax.Array, language: int = 0) -> jax.Array:
         """text_ids int [B,L], padded with 0 -> features float32 [B,D], not normalised."""
@@ -241,8 +264,8 @@ def prepare_inputs(batch: dict[str, jax.Array], key: jax.Array, config: Config) 
 def _view(image: jax.Array, key: jax.Array, augment: bool) -> jax.Array:
     """One view of every image, normalised."""
     if augment:
-        return augment_images(image, key, IVT)
-    return normalise(random_flip(image, key), IVT)
+        return augment_images(image, key, AUGMENTATION)
+    return normalise(random_flip(image, key), MEAN, STD)
 
 
 def objective(model: Ivt, inputs: dict[str, jax.Array], config: Config) -> dict[str, jax.Array]:
@@ -271,7 +294,7 @@ def forward(
     image_tokens = model.encoder.image_tokens(
         each["image"],
         key_mask=image_mask,
-        scale=drop_path(fold_in(keys, IMAGE), config.drop_path, config.depth),
+        scale=drop_path_scales(fold_in(keys, IMAGE), config.drop_path, config.depth),
     )
     text_tokens = encode_tokens(
         model, each["text_ids"], each["text_mask"], fold_in(keys, TEXT), config
@@ -292,7 +315,7 @@ def encode_tokens(
     return model.encoder.text_tokens(
         text_ids,
         key_mask=mask,
-        scale=drop_path(fold_in(keys, 0), config.drop_path, config.depth),
+        scale=drop_path_scales(fold_in(keys, 0), config.drop_path, config.depth),
         keys=fold_in(keys, 1),
         dropout=config.dropout,
     )
@@ -310,7 +333,7 @@ def batch_terms(
         terms["cmpm_loss"] = cmpm_loss(image, text, person_id, valid=valid)
     if "itc" in config.losses:
         if config.normalise_itc:
-            image, text = unit(image), unit(text)
+            image, text = l2_normalise(image), l2_normalise(text)
         scale = 1 / model.temperature[...]
         terms["itc_loss"] = soft_itc_loss(image, text, person_id, scale=scale, valid=valid)
         terms["temperature"] = model.temperature[...]
@@ -343,7 +366,7 @@ def draw_negatives(model: Ivt, tokens: dict, inputs: dict, config: Config) -> tu
     """(negative image of each text, negative text of each image), int [B]; no gradient."""
     image, text = (tokens[k][:, 0].astype(jnp.float32) for k in ("image", "text"))
     if config.normalise_itc:
-        image, text = unit(image), unit(text)
+        image, text = l2_normalise(image), l2_normalise(text)
     # Pairs of one person may be negatives, as released: in pre-training ids are unique.
     pair = jnp.arange(len(image))
     keys = fold_in(row_keys(inputs), NEGATIVES)
@@ -364,7 +387,7 @@ def itm_terms(
     images = interleave([image, image[negative_image], image])
     texts = interleave([text, text, text[negative_text]])
     masks = interleave([mask, mask, mask[negative_text]])
-    keys = view_keys(fold_in(row_keys(inputs), FUSE_PAIRS), 3)
+    keys = interleaved_keys(fold_in(row_keys(inputs), FUSE_PAIRS), 3)
     fused = model.fusion(texts, images, masks, keys=keys, rate=config.dropout)
     logits = model.itm_head(fused[:, 0]).reshape(-1, 3, 2)
     loss, accuracy = matching_loss(logits, inputs["valid"])

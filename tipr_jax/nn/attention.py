@@ -1,11 +1,15 @@
-"""Multi-head attention with a packed query/key/value projection (spec irra §1.1)."""
+"""Multi-head attention with a packed query/key/value projection.
 
+Source: Attention is all you need, section 3.2, with the parameters of torch.nn.MultiheadAttention.
+"""
+
+import chex
 import jax
 import jax.numpy as jnp
 from flax import nnx
 
 from tipr_jax.nn.init import BlockInit
-from tipr_jax.precision import DtypePolicy
+from tipr_jax.precision import ComputePolicy
 from tipr_jax.sharding import EMBED, HEAD_DIM, HEADS
 
 
@@ -18,12 +22,21 @@ def attend(
     causal: bool = False,
     key_mask: jax.Array | None = None,
 ) -> jax.Array:
-    """softmax(q k^T / sqrt(K)) v: q [B,L,H,K], k and v [B,M,H,K] -> [B,L,H,K].
+    """softmax(q k^T / sqrt(K)) v, softmax in float32.
 
-    implementation: "xla" or "cudnn". For cuDNN a key mask would become an additive bias, since the
-    tokens it hides may stand anywhere: masked attention always is XLA's.
+    Args:
+      q: float [B,L,H,K]; the result has its shape and dtype.
+      k, v: float [B,M,H,K].
+      implementation: "xla" or "cudnn".
+      causal: a query reads no key behind its own position.
+      key_mask: bool [B,M]; False hides a key from every query. Such attention always is XLA's: for
+        cuDNN the mask would become an additive bias, since the hidden tokens may stand anywhere.
     """
+    chex.assert_rank((q, k, v), 4)
+    chex.assert_equal_shape((k, v))
+    chex.assert_equal_shape((q, k), dims=(0, 2, 3))
     if key_mask is not None:
+        chex.assert_shape(key_mask, k.shape[:2])
         mask = key_mask[:, None, None, :]
         return jax.nn.dot_product_attention(q, k, v, mask=mask, implementation="xla")
     if implementation == "cudnn":
@@ -36,8 +49,9 @@ def attend_padded(
 ) -> jax.Array:
     """`attend` with odd lengths (193, 77) made even, as JAX's gradient of cuDNN attention needs.
 
-    The added token is hidden by lengths. Padding here rather than once per tower adds a copy of
-    the result, about 1 % of a ViT-B/16 step, and keeps towers free of it.
+    The lengths that are passed to cuDNN hide the added token. Padding in every layer instead of
+    once per tower costs a copy of the result, about 1 % of a ViT-B/16 step, and keeps the towers
+    free of it.
     """
     lengths = [jnp.full(len(x), x.shape[1], jnp.int32) if x.shape[1] % 2 else None for x in (q, k)]
     even = lambda x: jnp.pad(x, ((0, 0), (0, x.shape[1] % 2), (0, 0), (0, 0)))  # noqa: E731
@@ -54,9 +68,9 @@ def attend_padded(
 
 
 class Projection(nnx.Module):
-    """Parameters of a dense map between token width and [parts, heads, head_dim]."""
+    """Kernel and bias of a dense map between tokens [D] and [parts, heads, head_dim]."""
 
-    def __init__(self, shape, axes, bias_shape, init, policy: DtypePolicy, *, rngs: nnx.Rngs):
+    def __init__(self, shape, axes, bias_shape, init, policy: ComputePolicy, *, rngs: nnx.Rngs):
         self.kernel = nnx.Param(init(rngs.params(), shape, policy.param), axes=axes)
         bias_axes = axes[len(shape) - len(bias_shape) :]
         self.bias = nnx.Param(jnp.zeros(bias_shape, policy.param), axes=bias_axes)
@@ -65,11 +79,11 @@ class Projection(nnx.Module):
 class Attention(nnx.Module):
     """softmax(q k^T / sqrt(head_dim)) v; self-attention, or cross-attention with `context`.
 
-    Softmax is computed in float32. Head dimension is 64 in every model of this family.
+    Softmax is computed in float32.
     """
 
     def __init__(
-        self, width: int, heads: int, init: BlockInit, policy: DtypePolicy, *, rngs: nnx.Rngs
+        self, width: int, heads: int, init: BlockInit, policy: ComputePolicy, *, rngs: nnx.Rngs
     ):
         if width % heads:
             raise ValueError(f"width {width} is not divisible by {heads} heads")
@@ -89,7 +103,7 @@ class Attention(nnx.Module):
         self.implementation = policy.attention
 
     def _project(self, x: jax.Array, first: int, last: int) -> list[jax.Array]:
-        """Parts first..last of (query, key, value), each B L H K."""
+        """The parts `first` to `last - 1` of (query, key, value), each [B,L,H,K]."""
         kernel = self.qkv.kernel[:, first:last].astype(self.dtype)
         bias = self.qkv.bias[first:last].astype(self.dtype)
         parts = jnp.einsum("bld,dphk->blphk", x.astype(self.dtype), kernel) + bias

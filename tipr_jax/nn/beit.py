@@ -1,22 +1,23 @@
-"""BEiT v2: a pre-norm ViT with a relative position bias in every block (spec bi_irra §1.1).
+"""BEiT v2: a pre-norm ViT with a relative position bias in every block.
 
 There is no absolute position embedding. The output drops the class token and puts the mean of the
-normalised patches in its place.
+normalised patches in its place, as models/beit2.py in the release of X2-VLM.
 """
 
+import chex
 import jax
 import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 
 from tipr_jax.nn.attention import Projection
+from tipr_jax.nn.dropout import drop_path_scales
 from tipr_jax.nn.init import BlockInit, normal, uniform_fan_in
-from tipr_jax.nn.noise import drop_path
+from tipr_jax.nn.interleave import deinterleave, interleave, interleaved_keys
 from tipr_jax.nn.pos_embed import num_relative_distance, patch_grid
-from tipr_jax.nn.transformer import Mlp, gelu, layer_norm, scan_layers, stack
-from tipr_jax.nn.views import interleave, separate, view_keys
+from tipr_jax.nn.transformer import Mlp, gelu, layer_norm, scan_layers, stack_layers
 from tipr_jax.nn.vit import PatchEmbed
-from tipr_jax.precision import DtypePolicy
+from tipr_jax.precision import ComputePolicy
 from tipr_jax.sharding import EMBED, HEAD_DIM, HEADS
 
 LN_EPSILON = 1e-6
@@ -35,11 +36,10 @@ def relative_position_index(grid: tuple[int, int]) -> np.ndarray:
 
 
 class RelativeAttention(nnx.Module):
-    """Self-attention with a learned bias per head and offset; queries and values have a bias,
-    keys none.
+    """Self-attention with a learned bias per head and offset between two patches.
 
-    The additive bias [heads,S,S] is what flash kernels support least: this always runs as XLA's
-    attention.
+    The projections of queries and values have a bias, the projection of keys has none. Flash
+    kernels hardly support an additive bias [heads,S,S]: this always runs as XLA's attention.
     """
 
     def __init__(
@@ -48,7 +48,7 @@ class RelativeAttention(nnx.Module):
         heads: int,
         grid: tuple[int, int],
         init: BlockInit,
-        policy: DtypePolicy,
+        policy: ComputePolicy,
         *,
         rngs: nnx.Rngs,
     ):
@@ -90,7 +90,7 @@ class BeitBlock(nnx.Module):
         heads: int,
         grid: tuple[int, int],
         layer_scale: float,
-        policy: DtypePolicy,
+        policy: ComputePolicy,
         *,
         rngs: nnx.Rngs,
     ):
@@ -103,7 +103,7 @@ class BeitBlock(nnx.Module):
         self.gamma_2 = nnx.Param(jnp.full(width, layer_scale, policy.param), axes=(EMBED,))
 
     def __call__(self, x: jax.Array, scale: jax.Array | None = None) -> jax.Array:
-        """scale [2,B] or None: DropPath factors of the two branches."""
+        """x [B,1+P,D] -> [B,1+P,D]; scale [2,B] or None: DropPath factors of the two branches."""
         attn_scale, mlp_scale = (1.0, 1.0) if scale is None else scale[..., None, None]
         y = self.gamma_1.astype(x.dtype) * self.attn(self.ln_1(x))
         x = x + (attn_scale * y).astype(x.dtype)
@@ -114,20 +114,22 @@ class BeitBlock(nnx.Module):
 class Beit(nnx.Module):
     """Patches through the blocks; token 0 of the result is the mean of the normalised patches.
 
-    max_drop: rate of the stochastic depth in the last block, from 0 in the first.
+    layer_scale: initial factor of every residual branch. drop_path_rate: rate of the stochastic
+    depth in the last block; it grows linearly from 0 in the first. mask_token: whether patches can
+    be hidden.
     """
 
     def __init__(
         self,
+        *,
         image_size: tuple[int, int],
         patch: int,
         width: int,
         depth: int,
         heads: int,
-        policy: DtypePolicy,
-        *,
+        policy: ComputePolicy,
         layer_scale: float = 0.1,
-        max_drop: float = 0.1,
+        drop_path_rate: float = 0.1,
         mask_token: bool = True,
         rngs: nnx.Rngs,
     ):
@@ -142,21 +144,21 @@ class Beit(nnx.Module):
         self.class_embed = token()
         if mask_token:
             self.mask_embed = token()
-        self.blocks = stack(
+        self.blocks = stack_layers(
             lambda r: BeitBlock(width, heads, grid, layer_scale, policy, rngs=r), depth, rngs=rngs
         )
-        # The deeper the block, the smaller what it adds at the start.
+        # At the start a block adds the less to the residual stream the deeper it lies.
         shrink = jnp.sqrt(2.0 * jnp.arange(1, depth + 1))
         for kernel in (self.blocks.attn.out.kernel, self.blocks.mlp.fc_out.kernel):
             kernel[...] /= shrink.reshape(-1, *[1] * (kernel.ndim - 1))
         self.ln_post = layer_norm(width, policy, epsilon=LN_EPSILON, rngs=rngs)
-        self.max_drop, self.policy = max_drop, policy
+        self.drop_path_rate, self.policy = drop_path_rate, policy
         self.dtype = policy.compute
 
     def __call__(self, image: jax.Array, keys: jax.Array | None = None) -> jax.Array:
         """image float [B,H,W,3], normalised -> tokens [B,1+P,D].
 
-        keys [B]: of the stochastic depth; None evaluates.
+        keys: random keys [B] of the stochastic depth, None for evaluation.
         """
         return self.encode(self.patch_embed(image), keys)
 
@@ -166,25 +168,29 @@ class Beit(nnx.Module):
         """Tokens of the images, and of the images whose patches in `mask` bool [B,P] are hidden.
 
         Hidden patches become the mask token after the patch embedding; none is left out. The two
-        passes are independent.
+        passes draw their stochastic depth independently. Source: section 2.3 of BEiT (Bao et al.,
+        ICLR 2022).
         """
         clean = self.patch_embed(image)
         masked = self.hide(clean, mask)
-        tokens = self.encode(interleave([clean, masked]), view_keys(keys, 2))
-        return separate(tokens, 2)
+        tokens = self.encode(interleave([clean, masked]), interleaved_keys(keys, 2))
+        return deinterleave(tokens, 2)
 
     def hide(self, patches: jax.Array, mask: jax.Array) -> jax.Array:
-        """patches [B,P,D] with the mask token in the places of `mask` bool [B,P]."""
+        """patches [B,P,D] with the mask token where `mask` bool [B,P] is True."""
+        chex.assert_rank(patches, 3)
+        chex.assert_shape(mask, patches.shape[:2])
         return jnp.where(mask[..., None], self.mask_embed.astype(patches.dtype), patches)
 
     def add_class_token(self, patches: jax.Array) -> jax.Array:
+        """patches [B,P,D] -> [B,1+P,D]."""
         shape = patches.shape[0], 1, patches.shape[2]
         cls = jnp.broadcast_to(self.class_embed.astype(patches.dtype), shape)
         return jnp.concatenate([cls, patches], axis=1)
 
     def encode(self, patches: jax.Array, keys: jax.Array | None = None) -> jax.Array:
         """Embedded patches [B,P,D] -> tokens [B,1+P,D]."""
-        scale = drop_path(keys, self.max_drop, self.blocks.gamma_1.shape[0])
+        scale = drop_path_scales(keys, self.drop_path_rate, self.blocks.gamma_1.shape[0])
 
         def layer(x: jax.Array, inputs: tuple) -> tuple[jax.Array, None]:
             block, branch_scale = inputs

@@ -1,17 +1,20 @@
-"""BERT's parts: text embedding, post-norm layers, masked-word head (spec ivt §2.2, §8; bi_irra §1).
+"""BERT's parts: text embedding, post-norm layers, head for masked words.
 
-The layers build fusion encoders (with cross-attention) and XLM-R's text tower (without).
+The layers build fusion encoders (with cross-attention) and the text tower of XLM-RoBERTa (without).
+Source: BERT (Devlin et al., NAACL 2019); cross-attention as in models/xbert.py of the releases of
+ALBEF and X2-VLM, and model/backbones/xbert_fusion.py in the release of IVT.
 """
 
+import chex
 import jax
 import jax.numpy as jnp
 from flax import nnx
 
 from tipr_jax.nn.attention import Attention
+from tipr_jax.nn.dropout import dropout, fold_in
 from tipr_jax.nn.init import BlockInit, normal, zeros
-from tipr_jax.nn.noise import dropout, fold_in
-from tipr_jax.nn.transformer import Mlp, dense, gelu, layer_norm, scan_layers, stack
-from tipr_jax.precision import DtypePolicy
+from tipr_jax.nn.transformer import Mlp, dense, gelu, layer_norm, scan_layers, stack_layers
+from tipr_jax.precision import ComputePolicy
 from tipr_jax.sharding import EMBED, VOCAB
 
 EPSILON = 1e-12  # of every LayerNorm in BERT
@@ -26,11 +29,11 @@ class BertEmbedding(nnx.Module):
         vocab_size: int,
         positions: int,
         width: int,
-        policy: DtypePolicy,
+        policy: ComputePolicy,
         *,
         token_types: int = 2,
         epsilon: float = EPSILON,
-        # torch's default of an embedding; released checkpoints overwrite it.
+        # The default of torch.nn.Embedding; released checkpoints overwrite it.
         init: nnx.Initializer = normal(1.0),  # noqa: B008
         pad_id: int | None = None,
         rngs: nnx.Rngs,
@@ -42,7 +45,8 @@ class BertEmbedding(nnx.Module):
         self.position = table(positions, (None, EMBED))
         self.token_type = table(token_types, (None, EMBED))
         self.ln = layer_norm(width, policy, epsilon=epsilon, rngs=rngs)
-        self.pad_id = pad_id  # its row of `word` gets no gradient here, as torch's padding_idx
+        # The row of this id in `word` gets no gradient here, as with torch's padding_idx.
+        self.pad_id = pad_id
         self.dtype = policy.compute
 
     def __call__(
@@ -53,7 +57,14 @@ class BertEmbedding(nnx.Module):
         *,
         positions: jax.Array | None = None,
     ) -> jax.Array:
-        """text_ids int [B,L], keys [B] for dropout, positions int [B,L] or 0, 1, ... -> [B,L,D]."""
+        """text_ids int [B,L] -> [B,L,D].
+
+        keys: random keys [B] of the dropout, None for evaluation. rate: of the dropout. positions:
+        int [B,L]; by default 0, 1, 2, ...
+        """
+        chex.assert_rank(text_ids, 2)
+        if positions is not None:
+            chex.assert_equal_shape((text_ids, positions))
         x = jnp.take(self.word[...], text_ids, axis=0)
         if self.pad_id is not None:
             x = jnp.where((text_ids == self.pad_id)[..., None], jax.lax.stop_gradient(x), x)
@@ -64,7 +75,7 @@ class BertEmbedding(nnx.Module):
 
 
 class DropoutAttention(Attention):
-    """Attention whose probabilities are dropped out in training."""
+    """Attention with dropout of the attention probabilities in training."""
 
     def __call__(
         self,
@@ -75,7 +86,7 @@ class DropoutAttention(Attention):
         keys: jax.Array | None = None,
         rate: float = 0.0,
     ) -> jax.Array:
-        """As `Attention`; keys [B]."""
+        """As `Attention`; keys: random keys [B] of the dropout, None for evaluation."""
         if keys is None or rate == 0:
             return super().__call__(x, context, key_mask=key_mask)
         (v,) = self._project(x if context is None else context, 2, 3)
@@ -87,7 +98,7 @@ class DropoutAttention(Attention):
     def weights(
         self, x: jax.Array, context: jax.Array | None = None, *, key_mask: jax.Array | None = None
     ) -> jax.Array:
-        """The softmax, float32 [B,H,L,M], as nothing is dropped out."""
+        """The attention probabilities before dropout, float32 [B,H,L,M]."""
         (q,) = self._project(x, 0, 1)
         (k,) = self._project(x if context is None else context, 1, 2)
         logits = jnp.einsum("blhk,bmhk->bhlm", q, k, preferred_element_type=jnp.float32)
@@ -100,7 +111,7 @@ class DropoutAttention(Attention):
 class BertLayer(nnx.Module):
     """x = ln_1(x + self_attn(x)); ln_2(x + cross_attn(x, context)); ln_3(x + mlp(x)).
 
-    The line in the middle only with `cross`.
+    The second of these three steps exists only with `cross`.
     """
 
     def __init__(
@@ -108,7 +119,7 @@ class BertLayer(nnx.Module):
         width: int,
         heads: int,
         hidden: int,
-        policy: DtypePolicy,
+        policy: ComputePolicy,
         *,
         cross: bool = True,
         epsilon: float = EPSILON,
@@ -135,12 +146,13 @@ class BertLayer(nnx.Module):
         keys: jax.Array | None = None,
         rate: float = 0.0,
     ) -> jax.Array:
-        draw = lambda i: fold_in(keys, i)  # noqa: E731
+        """x [B,L,D], context [B,M,D], masks bool [B,L] and [B,M], keys [B] -> [B,L,D]."""
+        key = lambda i: fold_in(keys, i)  # noqa: E731
         x = self._read_itself(x, key_mask, keys, rate)
         if self.cross:
-            y = self.cross_attn(x, context, key_mask=context_mask, keys=draw(2), rate=rate)
-            x = self.ln_2(x + dropout(y, draw(3), rate)).astype(self.dtype)
-        return self.ln_3(x + dropout(self.mlp(x), draw(4), rate)).astype(self.dtype)
+            y = self.cross_attn(x, context, key_mask=context_mask, keys=key(2), rate=rate)
+            x = self.ln_2(x + dropout(y, key(3), rate)).astype(self.dtype)
+        return self.ln_3(x + dropout(self.mlp(x), key(4), rate)).astype(self.dtype)
 
     def _read_itself(self, x, key_mask, keys, rate) -> jax.Array:
         y = self.self_attn(x, key_mask=key_mask, keys=fold_in(keys, 0), rate=rate)
@@ -149,7 +161,7 @@ class BertLayer(nnx.Module):
     def attention_weights(
         self, x, context, key_mask, context_mask, keys, rate
     ) -> tuple[jax.Array, jax.Array]:
-        """Softmax of the self- and the cross-attention, [B,H,L,L] and [B,H,L,M]; none dropped."""
+        """Probabilities of self- and cross-attention before dropout, [B,H,L,L] and [B,H,L,M]."""
         y = self._read_itself(x, key_mask, keys, rate)
         return (
             self.self_attn.weights(x, key_mask=key_mask),
@@ -162,12 +174,12 @@ class BertStack(nnx.Module):
 
     def __init__(
         self,
+        *,
         width: int,
         depth: int,
         heads: int,
         hidden: int,
-        policy: DtypePolicy,
-        *,
+        policy: ComputePolicy,
         cross: bool = True,
         epsilon: float = EPSILON,
         rngs: nnx.Rngs,
@@ -175,7 +187,7 @@ class BertStack(nnx.Module):
         def make(rngs: nnx.Rngs) -> BertLayer:
             return BertLayer(width, heads, hidden, policy, cross=cross, epsilon=epsilon, rngs=rngs)
 
-        self.blocks = stack(make, depth, rngs=rngs)
+        self.blocks = stack_layers(make, depth, rngs=rngs)
         self.depth, self.dtype, self.policy = depth, policy.compute, policy
 
     def __call__(
@@ -188,10 +200,22 @@ class BertStack(nnx.Module):
         keys: jax.Array | None = None,
         rate: float = 0.0,
     ) -> jax.Array:
-        """x [B,L,D] with key_mask bool [B,L], context [B,M,D] with its own mask -> [B,L,D].
+        """x [B,L,D] -> [B,L,D]. Either modality may be x, and the other one the context.
 
-        Fusion reads either way: x text and context image, or the reverse.
+        Args:
+          x: tokens that read.
+          context: [B,M,D], tokens that are read, in stacks with cross-attention.
+          key_mask: bool [B,L], False for padding of x.
+          context_mask: bool [B,M], False for padding of the context.
+          keys: random keys [B] of the dropout, None for evaluation.
+          rate: of the dropout.
         """
+        chex.assert_rank(x, 3)
+        if context is not None:
+            chex.assert_rank(context, 3)
+            chex.assert_equal_shape((x, context), dims=(0, 2))
+        if key_mask is not None:
+            chex.assert_shape(key_mask, x.shape[:2])
         layers = self.blocks, jnp.arange(self.depth)
         return self._run(layers, x, context, key_mask, context_mask, keys, rate)
 
@@ -217,8 +241,8 @@ class BertStack(nnx.Module):
 
         def layer(x: jax.Array, block: tuple[BertLayer, jax.Array]) -> tuple[jax.Array, None]:
             module, number = block
-            noise = fold_in(keys, number)
-            return module(x, context, key_mask, context_mask, noise, rate), None
+            layer_keys = fold_in(keys, number)
+            return module(x, context, key_mask, context_mask, layer_keys, rate), None
 
         return scan_layers(layer, x.astype(self.dtype), layers, self.policy)
 
@@ -226,14 +250,14 @@ class BertStack(nnx.Module):
 class BertMlmHead(nnx.Module):
     """LN(GELU(dense(x))) times the word table, plus a bias: tokens [...,D] -> logits [...,V].
 
-    The table is this head's own, or with `tied` the one that the call brings.
+    tied: the head has no word table, each call brings one.
     """
 
     def __init__(
         self,
         width: int,
         vocab_size: int,
-        policy: DtypePolicy,
+        policy: ComputePolicy,
         *,
         epsilon: float = EPSILON,
         tied: bool = False,
@@ -248,7 +272,7 @@ class BertMlmHead(nnx.Module):
         self.dtype = policy.compute
 
     def __call__(self, x: jax.Array, word: jax.Array | None = None) -> jax.Array:
-        """word [V,D]: the table of a tied head."""
+        """x [...,D] -> logits [...,V]. word: the table [V,D] of a tied head."""
         word = self.word if word is None else word
         x = self.ln(gelu(self.dense(x))).astype(self.dtype)
         return x @ word.astype(self.dtype).T + self.bias.astype(self.dtype)

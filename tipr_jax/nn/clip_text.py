@@ -1,37 +1,47 @@
-"""The text tower: CLIP's causal transformer over byte-pair tokens (spec irra §1.3)."""
+"""CLIP's text tower: a causal transformer over byte-pair tokens.
 
+Source: CLIP, section 2.4, and `encode_text` of model/clip_model.py in the release of IRRA, which
+projects every token (IRRA, section 3.1).
+"""
+
+import chex
 import jax
 import jax.numpy as jnp
 from flax import nnx
 
 from tipr_jax.nn.init import BlockInit, normal
-from tipr_jax.nn.transformer import Block, layer_norm, run, stack
-from tipr_jax.precision import DtypePolicy
+from tipr_jax.nn.transformer import Block, apply_blocks, layer_norm, stack_layers
+from tipr_jax.precision import ComputePolicy
 from tipr_jax.sharding import EMBED, VOCAB
 
 
 def end_token(tokens: jax.Array, text_ids: jax.Array) -> jax.Array:
-    """[B,L,C] -> [B,C]: the token at the end mark, which has the largest id of the vocabulary."""
+    """tokens [B,L,C], text_ids int [B,L] -> [B,C]: the token at the end mark.
+
+    The end mark has the largest id of the vocabulary; the first one counts, if there are several.
+    """
+    chex.assert_rank(tokens, 3)
+    chex.assert_shape(text_ids, tokens.shape[:2])
     end = jnp.argmax(text_ids, axis=1)
     return jnp.take_along_axis(tokens, end[:, None, None], axis=1)[:, 0]
 
 
 class ClipText(nnx.Module):
-    """Embedding + positions, causal blocks, `ln_final` and `proj` on every token.
+    """Embedding and positions, causal blocks, `ln_final` and `proj` on every token.
 
     There is no padding mask: padding stands behind the end mark, where causality hides it from
-    the pooled token. The fusion encoder does see it, as in the released code.
+    the pooled token. A fusion encoder on top does see it, as in the release of IRRA.
     """
 
     def __init__(
         self,
+        *,
         vocab_size: int,
         length: int,
         width: int,
         depth: int,
         embed_dim: int,
-        policy: DtypePolicy,
-        *,
+        policy: ComputePolicy,
         rngs: nnx.Rngs,
     ):
         def param(std: float, shape: tuple[int, int], axes: tuple) -> nnx.Param:
@@ -40,7 +50,7 @@ class ClipText(nnx.Module):
         self.token_embed = param(0.02, (vocab_size, width), (VOCAB, EMBED))
         self.pos_embed = param(0.01, (length, width), (None, EMBED))
         init = BlockInit.clip(width, depth)
-        self.blocks = stack(
+        self.blocks = stack_layers(
             lambda r: Block(width, width // 64, init, policy, rngs=r), depth, rngs=rngs
         )
         self.ln_final = layer_norm(width, policy, rngs=rngs)
@@ -48,8 +58,9 @@ class ClipText(nnx.Module):
         self.dtype = policy.compute
 
     def __call__(self, text_ids: jax.Array) -> jax.Array:
-        """text_ids int [B,L] -> tokens [B,L,C]."""
+        """text_ids int [B,L], L being the `length` of the constructor -> tokens [B,L,C]."""
+        chex.assert_shape(text_ids, (None, self.pos_embed.shape[0]))
         x = jnp.take(self.token_embed[...], text_ids, axis=0).astype(self.dtype)
         x = x + self.pos_embed.astype(self.dtype)
-        x = run(self.blocks, x, causal=True)
+        x = apply_blocks(self.blocks, x, causal=True)
         return self.ln_final(x).astype(self.dtype) @ self.proj.astype(self.dtype)

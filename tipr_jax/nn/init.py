@@ -1,4 +1,4 @@
-"""Initialisers (spec irra §1.5): CLIP's depth-scaled normals and PyTorch's defaults."""
+"""Initialisers: CLIP's depth-scaled normals, PyTorch's defaults, BERT's single normal."""
 
 import dataclasses
 from collections.abc import Callable
@@ -12,7 +12,7 @@ zeros = nnx.initializers.zeros
 
 
 def uniform_fan_in(fan_in: int) -> nnx.Initializer:
-    """U(-1/sqrt(fan_in), 1/sqrt(fan_in)): torch's default for kernel and bias."""
+    """U(-1/sqrt(fan_in), 1/sqrt(fan_in)): the default of torch.nn.Linear for kernel and bias."""
     bound = fan_in**-0.5
 
     def init(key: jax.Array, shape: tuple[int, ...], dtype=jnp.float32, **_) -> jax.Array:
@@ -23,9 +23,10 @@ def uniform_fan_in(fan_in: int) -> nnx.Initializer:
 
 @dataclasses.dataclass(frozen=True)
 class BlockInit:
-    """Initialisers of one residual block; attention biases are 0.
+    """Initialisers of one residual block; the biases of the attention are 0.
 
-    mlp_bias: fan-in -> initialiser of the bias, torch's default unless stated.
+    qkv, out: kernels of the attention. fc_in, fc_out: kernels of the MLP. mlp_bias: a function from
+    the number of inputs of a layer of the MLP to the initialiser of its bias.
     """
 
     qkv: nnx.Initializer
@@ -36,13 +37,17 @@ class BlockInit:
 
     @classmethod
     def clip(cls, width: int, depth: int) -> "BlockInit":
-        """Normals with the stds of CLIP's text tower and of IRRA's new modules."""
+        """Normal distributions whose standard deviations depend on width and depth.
+
+        Source: `initialize_parameters` of clip/model.py in the release of CLIP (text tower); the
+        release of IRRA uses them for its fusion encoder, too (model/build.py).
+        """
         attn, proj, fc = width**-0.5, width**-0.5 * (2 * depth) ** -0.5, (2 * width) ** -0.5
         return cls(qkv=normal(attn), out=normal(proj), fc_in=normal(fc), fc_out=normal(proj))
 
     @classmethod
     def torch_default(cls, width: int) -> "BlockInit":
-        """What an untouched torch block has (CLIP's visual tower built from scratch)."""
+        """What a block of PyTorch modules begins with: the image tower of an untrained CLIP."""
         xavier = uniform_fan_in(int(2 * width / 3))  # sqrt(6 / (width + 3 width))
         return cls(
             qkv=xavier,
@@ -53,10 +58,11 @@ class BlockInit:
 
     @classmethod
     def bert(cls, width: int) -> "BlockInit":
-        """One normal for every kernel, zero biases: BERT's and timm's initialisation.
+        """One normal distribution for every kernel, zero biases: as BERT and timm's ViT.
 
-        Its std is 0.02 at the published width of 768; a narrower model keeps that gain (with 0.02
-        its features would hardly differ between inputs, and learn nothing for epochs).
+        Its standard deviation is 0.02 at the published width of 768. A narrower model keeps the
+        same gain (with 0.02 its features would hardly differ between inputs, and it would learn
+        nothing for epochs).
         """
         init = normal(0.02 * (768 / width) ** 0.5)
         return cls(init, init, init, init, lambda fan_in: zeros)

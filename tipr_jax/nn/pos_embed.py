@@ -3,8 +3,8 @@
 Absolute positions as CLIP and the original ViT have them: one row per token, resized by bilinear
 interpolation (IRRA: `resize_pos_embed` of model/clip_model.py in its release; IVT:
 model/backbones/vit_vl.py). Relative positions as BEiT has them: one row per offset between two
-patches, resized by cubic interpolation over geometrically spaced offsets (BEiT v2: beit2/run_class_finetuning.py in
-microsoft/unilm; X2-VLM: models/beit2.py).
+patches, resized by cubic interpolation over geometrically spaced offsets (BEiT v2:
+beit2/run_class_finetuning.py in microsoft/unilm; X2-VLM: models/beit2.py).
 """
 
 import math

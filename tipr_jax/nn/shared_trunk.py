@@ -1,11 +1,12 @@
 """One transformer for images and texts: attention and norms shared, one MLP per modality.
 
-The network of IVT (spec ivt §2.1-2.3). The two streams are never concatenated and never attend to
-each other.
+Images and texts are never concatenated and never attend to each other. Source: IVT (Shu et al.,
+ECCVW 2022), model/backbones/vit_vl.py in its release.
 """
 
 import math
 
+import chex
 import jax
 import jax.numpy as jnp
 from flax import nnx
@@ -14,18 +15,18 @@ from tipr_jax.nn.attention import Attention
 from tipr_jax.nn.bert import BertEmbedding
 from tipr_jax.nn.init import BlockInit, normal, zeros
 from tipr_jax.nn.pos_embed import patch_grid
-from tipr_jax.nn.transformer import Mlp, gelu, layer_norm, scan_layers, stack
+from tipr_jax.nn.transformer import Mlp, gelu, layer_norm, scan_layers, stack_layers
 from tipr_jax.nn.vit import PatchEmbed
-from tipr_jax.precision import DtypePolicy
+from tipr_jax.precision import ComputePolicy
 from tipr_jax.sharding import EMBED
 
-EPSILON = 1e-6  # of every LayerNorm but the text embedding's
+EPSILON = 1e-6  # of every LayerNorm except the one of the text embedding
 
 
 class SharedBlock(nnx.Module):
-    """What both modalities share of a layer: x += attn(ln_1(x)); x += mlp(ln_2(x))."""
+    """The parts of a layer that both modalities share: x += attn(ln_1(x)); x += mlp(ln_2(x))."""
 
-    def __init__(self, width, heads, init: BlockInit, policy: DtypePolicy, *, rngs: nnx.Rngs):
+    def __init__(self, width, heads, init: BlockInit, policy: ComputePolicy, *, rngs: nnx.Rngs):
         self.ln_1 = layer_norm(width, policy, epsilon=EPSILON, rngs=rngs)
         self.attn = Attention(width, heads, init, policy, rngs=rngs)
         self.ln_2 = layer_norm(width, policy, epsilon=EPSILON, rngs=rngs)
@@ -33,7 +34,11 @@ class SharedBlock(nnx.Module):
     def __call__(
         self, x: jax.Array, mlp: Mlp, key_mask: jax.Array | None, scale: jax.Array | None
     ) -> jax.Array:
-        """scale [2,B] or None: DropPath factors of the two branches."""
+        """x [B,L,D] -> [B,L,D], with the MLP of one modality.
+
+        key_mask: bool [B,L], False hides a token. scale: [2,B] or None, the DropPath factors of the
+        two branches.
+        """
         attn_scale, mlp_scale = (1.0, 1.0) if scale is None else scale[..., None, None]
         x = x + (attn_scale * self.attn(self.ln_1(x), key_mask=key_mask)).astype(x.dtype)
         return x + (mlp_scale * mlp(self.ln_2(x))).astype(x.dtype)
@@ -47,6 +52,7 @@ class SharedTrunk(nnx.Module):
 
     def __init__(
         self,
+        *,
         image_size: tuple[int, int],
         patch: int,
         stride: int,
@@ -55,8 +61,7 @@ class SharedTrunk(nnx.Module):
         heads: int,
         vocab_size: int,
         max_positions: int,
-        policy: DtypePolicy,
-        *,
+        policy: ComputePolicy,
         rngs: nnx.Rngs,
     ):
         def param(shape: tuple[int, ...]) -> nnx.Param:
@@ -75,11 +80,11 @@ class SharedTrunk(nnx.Module):
         self.text_embed = BertEmbedding(vocab_size, max_positions, width, policy, rngs=rngs)
         init = BlockInit.bert(width)
         mlp = lambda r: Mlp(width, init, policy, activation=gelu, rngs=r)  # noqa: E731
-        self.blocks = stack(
+        self.blocks = stack_layers(
             lambda r: SharedBlock(width, heads, init, policy, rngs=r), depth, rngs=rngs
         )
-        self.mlp_image = stack(mlp, depth, rngs=rngs)
-        self.mlp_text = stack(mlp, depth, rngs=rngs)
+        self.mlp_image = stack_layers(mlp, depth, rngs=rngs)
+        self.mlp_text = stack_layers(mlp, depth, rngs=rngs)
         self.ln_final = layer_norm(width, policy, epsilon=EPSILON, rngs=rngs)
         self.policy = policy
 
@@ -99,7 +104,7 @@ class SharedTrunk(nnx.Module):
     ) -> jax.Array:
         """image float [B,H,W,3], normalised -> tokens float32 [B,1+P,D].
 
-        key_mask bool [B,1+P]: False removes a token; scale [depth,2,B]: DropPath.
+        key_mask: bool [B,1+P], False removes a token. scale: DropPath factors [depth,2,B].
         """
         return self.run(self.embed_image(image), self.mlp_image, key_mask, scale)
 
@@ -114,16 +119,22 @@ class SharedTrunk(nnx.Module):
     ) -> jax.Array:
         """text_ids int [B,L] -> tokens float32 [B,L,D].
 
-        key_mask bool [B,L]: False for padding and removed tokens; scale [depth,2,B]: DropPath;
-        keys [B]: for the embedding's dropout.
+        key_mask: bool [B,L], False for padding and removed tokens. scale: DropPath factors
+        [depth,2,B]. keys, dropout: random keys [B] and rate of the dropout of the embedding.
         """
+        chex.assert_rank(text_ids, 2)
         x = self.text_embed(text_ids, keys, dropout)
         return self.run(x, self.mlp_text, key_mask, scale)
 
     def run(
         self, x: jax.Array, mlps: Mlp, key_mask: jax.Array | None, scale: jax.Array | None
     ) -> jax.Array:
-        """x [B,L,D] through the blocks with one modality's MLPs, and the final norm."""
+        """x [B,L,D] through the blocks with the MLPs of one modality, and the final norm."""
+        chex.assert_rank(x, 3)
+        if key_mask is not None:
+            chex.assert_shape(key_mask, x.shape[:2])
+        if scale is not None:
+            chex.assert_shape(scale, (None, 2, len(x)))
 
         def layer(x: jax.Array, parts: tuple) -> tuple[jax.Array, None]:
             block, mlp, branch_scale = parts

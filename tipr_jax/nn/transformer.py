@@ -1,4 +1,7 @@
-"""Pre-LayerNorm residual blocks with QuickGELU, and a scan over a stack (spec irra §1.1)."""
+"""Pre-LayerNorm residual blocks with QuickGELU, and a scan over stacked layers.
+
+Source: `ResidualAttentionBlock` and `Transformer` of clip/model.py in the release of CLIP.
+"""
 
 from collections.abc import Callable
 from typing import Any
@@ -9,7 +12,7 @@ from jax.sharding import NamedSharding
 
 from tipr_jax.nn.attention import Attention
 from tipr_jax.nn.init import BlockInit
-from tipr_jax.precision import DtypePolicy
+from tipr_jax.precision import ComputePolicy
 from tipr_jax.sharding import EMBED, MLP, named
 
 # What each remat policy keeps for the backward pass.
@@ -20,6 +23,7 @@ SAVED = {
 
 
 def quick_gelu(x: jax.Array) -> jax.Array:
+    """CLIP's approximation of the GELU; any shape."""
     return x * jax.nn.sigmoid(1.702 * x)
 
 
@@ -29,9 +33,9 @@ def gelu(x: jax.Array) -> jax.Array:
 
 
 def layer_norm(
-    width: int, policy: DtypePolicy, *, epsilon: float = 1e-5, rngs: nnx.Rngs
+    width: int, policy: ComputePolicy, *, epsilon: float = 1e-5, rngs: nnx.Rngs
 ) -> nnx.LayerNorm:
-    """LayerNorm, statistics and result in float32 whatever the compute dtype."""
+    """LayerNorm over the last axis; statistics and result in float32 whatever the compute dtype."""
     return nnx.LayerNorm(
         width,
         epsilon=epsilon,
@@ -44,7 +48,9 @@ def layer_norm(
     )
 
 
-def dense(n_in, n_out, axes, init, bias_init, policy: DtypePolicy, *, rngs: nnx.Rngs) -> nnx.Linear:
+def dense(
+    n_in, n_out, axes, init, bias_init, policy: ComputePolicy, *, rngs: nnx.Rngs
+) -> nnx.Linear:
     """A Linear layer whose kernel carries the logical `axes` (in, out)."""
     return nnx.Linear(
         n_in,
@@ -58,13 +64,13 @@ def dense(n_in, n_out, axes, init, bias_init, policy: DtypePolicy, *, rngs: nnx.
 
 
 class Mlp(nnx.Module):
-    """D -> hidden (default 4D) -> D with an activation between."""
+    """[...,D] -> hidden (default 4D) -> [...,D] with an activation in between."""
 
     def __init__(
         self,
         width: int,
         init: BlockInit,
-        policy: DtypePolicy,
+        policy: ComputePolicy,
         *,
         hidden: int | None = None,
         activation: Callable[[jax.Array], jax.Array] = quick_gelu,
@@ -83,7 +89,7 @@ class Mlp(nnx.Module):
 class Block(nnx.Module):
     """x += attn(ln_1(x)); x += mlp(ln_2(x))."""
 
-    def __init__(self, width, heads, init: BlockInit, policy: DtypePolicy, *, rngs: nnx.Rngs):
+    def __init__(self, width, heads, init: BlockInit, policy: ComputePolicy, *, rngs: nnx.Rngs):
         self.ln_1 = layer_norm(width, policy, rngs=rngs)
         self.attn = Attention(width, heads, init, policy, rngs=rngs)
         self.ln_2 = layer_norm(width, policy, rngs=rngs)
@@ -91,20 +97,28 @@ class Block(nnx.Module):
         self.policy = policy
 
     def __call__(self, x: jax.Array, *, causal: bool = False) -> jax.Array:
+        """x [B,L,D] -> [B,L,D]."""
         x = x + self.attn(self.ln_1(x), causal=causal)
         return x + self.mlp(self.ln_2(x))
 
 
-def stack(make: Callable[[nnx.Rngs], nnx.Module], depth: int, *, rngs: nnx.Rngs) -> nnx.Module:
-    """`depth` modules as one, every parameter with a leading layer axis."""
+def stack_layers(
+    make: Callable[[nnx.Rngs], nnx.Module], depth: int, *, rngs: nnx.Rngs
+) -> nnx.Module:
+    """`depth` modules as one, every parameter with a leading axis of layers."""
     keys = jax.random.split(rngs.params(), depth)
     return jax.vmap(lambda key: make(nnx.Rngs(key)))(keys)
 
 
-def scan_layers(layer: Callable, x: jax.Array, layers: Any, policy: DtypePolicy) -> jax.Array:
-    """x through `layer(x, one of layers) -> (x, None)`, again and again over stacked `layers`.
+def scan_layers(layer: Callable, x: jax.Array, layers: Any, policy: ComputePolicy) -> jax.Array:
+    """x through all layers, one after the other: a scan compiles one layer instead of `depth`.
 
-    A scan compiles one layer instead of `depth`. x is laid out and recomputed as `policy` says.
+    Args:
+      layer: (x, inputs of one layer) -> (x, None).
+      x: the residual stream, [B,L,D].
+      layers: any tree of arrays with a leading axis of layers: parameters, factors, keys.
+      policy: says how the residual stream lies on the devices and what the backward pass computes
+        again.
     """
     if policy.activations is not None:
         layer = _laid_out(layer, policy.activations)
@@ -115,7 +129,7 @@ def scan_layers(layer: Callable, x: jax.Array, layers: Any, policy: DtypePolicy)
 
 
 def _laid_out(layer: Callable, layout: NamedSharding) -> Callable:
-    """`layer` whose x keeps the batch on its devices, forward and backward."""
+    """`layer` with an x whose batch axis stays on its devices, forward and backward."""
 
     def constrained(x: jax.Array, parameters: Any) -> tuple[jax.Array, None]:
         return layer(jax.lax.with_sharding_constraint(x, layout), parameters)
@@ -123,8 +137,8 @@ def _laid_out(layer: Callable, layout: NamedSharding) -> Callable:
     return constrained
 
 
-def run(blocks: nnx.Module, x: jax.Array, *, causal: bool = False) -> jax.Array:
-    """x [B,L,D] through stacked blocks."""
+def apply_blocks(blocks: nnx.Module, x: jax.Array, *, causal: bool = False) -> jax.Array:
+    """x [B,L,D] through stacked `Block`s -> [B,L,D]."""
 
     def layer(x: jax.Array, block: Block) -> tuple[jax.Array, None]:
         return block(x, causal=causal), None

@@ -1,20 +1,26 @@
-"""The image tower: CLIP's ViT with any patch stride and aspect ratio (spec irra §1.2)."""
+"""CLIP's image tower: a ViT, with any patch stride and aspect ratio.
 
+Source: `VisionTransformer` of clip/model.py in the release of CLIP, and of model/clip_model.py in
+the release of IRRA, which strides the patches and projects every token (IRRA, section 3.1).
+"""
+
+import chex
 import jax
 import jax.numpy as jnp
 from flax import nnx
 
 from tipr_jax.nn.init import BlockInit, normal, uniform_fan_in
 from tipr_jax.nn.pos_embed import patch_grid
-from tipr_jax.nn.transformer import Block, layer_norm, run, stack
-from tipr_jax.precision import DtypePolicy
+from tipr_jax.nn.transformer import Block, apply_blocks, layer_norm, stack_layers
+from tipr_jax.precision import ComputePolicy
 from tipr_jax.sharding import EMBED
 
 
 class PatchEmbed(nnx.Module):
-    """Convolution of patch x patch with a stride, no padding: [B,H,W,3] -> [B,P,D].
+    """Convolution of patch x patch pixels with a stride and no padding: [B,H,W,3] -> [B,P,D].
 
-    CLIP's has no bias and torch's default kernel; `bias_init` adds one, `init` is the kernel's.
+    init: initialiser of the kernel, by default the one of torch. bias_init: initialiser of a bias;
+    without it there is none, as in CLIP.
     """
 
     def __init__(
@@ -22,7 +28,7 @@ class PatchEmbed(nnx.Module):
         width: int,
         patch: int,
         stride: int,
-        policy: DtypePolicy,
+        policy: ComputePolicy,
         *,
         init: nnx.Initializer | None = None,
         bias_init: nnx.Initializer | None = None,
@@ -42,6 +48,8 @@ class PatchEmbed(nnx.Module):
         self.dtype = policy.compute
 
     def __call__(self, image: jax.Array) -> jax.Array:
+        """image float [B,H,W,3], normalised -> patches [B,P,D], row-major."""
+        chex.assert_shape(image, (None, None, None, 3))
         x = self._convolve(image)
         return x if self.bias is None else x + self.bias.astype(self.dtype)
 
@@ -64,19 +72,19 @@ class PatchEmbed(nnx.Module):
 class VisionTransformer(nnx.Module):
     """Class token, positions, `ln_pre`, blocks; then `ln_post` and `proj` on EVERY token.
 
-    OpenAI's CLIP projects the class token only; IRRA needs all tokens for its fusion encoder.
+    OpenAI's CLIP projects the class token only; a fusion encoder needs all tokens.
     """
 
     def __init__(
         self,
+        *,
         image_size: tuple[int, int],
         patch: int,
         stride: int,
         width: int,
         depth: int,
         embed_dim: int,
-        policy: DtypePolicy,
-        *,
+        policy: ComputePolicy,
         rngs: nnx.Rngs,
     ):
         rows, cols = patch_grid(image_size, patch, stride)
@@ -88,7 +96,7 @@ class VisionTransformer(nnx.Module):
         )
         self.ln_pre = layer_norm(width, policy, rngs=rngs)
         block_init = BlockInit.torch_default(width)
-        self.blocks = stack(
+        self.blocks = stack_layers(
             lambda r: Block(width, width // 64, block_init, policy, rngs=r), depth, rngs=rngs
         )
         self.ln_post = layer_norm(width, policy, rngs=rngs)
@@ -102,5 +110,5 @@ class VisionTransformer(nnx.Module):
         x = self.patch_embed(image)
         cls = jnp.broadcast_to(self.class_embed.astype(x.dtype), (x.shape[0], 1, x.shape[2]))
         x = jnp.concatenate([cls, x], axis=1) + self.pos_embed.astype(x.dtype)
-        x = run(self.blocks, self.ln_pre(x).astype(x.dtype))
+        x = apply_blocks(self.blocks, self.ln_pre(x).astype(x.dtype))
         return self.ln_post(x).astype(self.dtype) @ self.proj.astype(self.dtype)

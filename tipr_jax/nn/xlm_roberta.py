@@ -1,12 +1,17 @@
-"""The text tower: the layers of XLM-R base (spec bi_irra §1.2)."""
+"""XLM-RoBERTa as a text tower.
 
+Source: Conneau et al., ACL 2020; models/xroberta.py in the release of X2-VLM. Bi-IRRA starts from a
+model of that kind.
+"""
+
+import chex
 import jax
 import jax.numpy as jnp
 from flax import nnx
 
 from tipr_jax.nn.bert import BertEmbedding, BertStack
 from tipr_jax.nn.init import normal
-from tipr_jax.precision import DtypePolicy
+from tipr_jax.precision import ComputePolicy
 
 PAD_ID = 1
 EPSILON = 1e-5
@@ -14,7 +19,11 @@ POSITIONS = ("bert0", "roberta")
 
 
 def roberta_positions(mask: jax.Array) -> jax.Array:
-    """mask bool [B,L] -> int [B,L]: real tokens count from PAD_ID + 1, padding stays at PAD_ID."""
+    """Positions of tokens: those of the text count from PAD_ID + 1, padding has PAD_ID.
+
+    mask: bool [B,L], False for padding. Returns int32 [B,L].
+    """
+    chex.assert_rank(mask, 2)
     return PAD_ID + mask * jnp.cumsum(mask, axis=1, dtype=jnp.int32)
 
 
@@ -22,24 +31,31 @@ class XlmRoberta(BertStack):
     """Word embedding and post-norm layers.
 
     positions: "roberta" as in the pre-training, or "bert0" (0, 1, ..., padding included), which the
-    released Bi-IRRA uses by building the stack from another class.
+    released Bi-IRRA uses, because it builds the layers from the class of BERT.
     """
 
     def __init__(
         self,
+        *,
         vocab_size: int,
         max_positions: int,
         width: int,
         depth: int,
         heads: int,
         hidden: int,
-        policy: DtypePolicy,
-        *,
+        policy: ComputePolicy,
         positions: str = "bert0",
         rngs: nnx.Rngs,
     ):
         super().__init__(
-            width, depth, heads, hidden, policy, cross=False, epsilon=EPSILON, rngs=rngs
+            width=width,
+            depth=depth,
+            heads=heads,
+            hidden=hidden,
+            policy=policy,
+            cross=False,
+            epsilon=EPSILON,
+            rngs=rngs,
         )
         self.embed = BertEmbedding(
             vocab_size,
@@ -62,10 +78,12 @@ class XlmRoberta(BertStack):
         keys: jax.Array | None = None,
         rate: float = 0.0,
     ) -> jax.Array:
-        """text_ids int [B,L], mask bool [B,L] (False: padding) -> tokens [B,L,D].
+        """text_ids int [B,L], mask bool [B,L] (False for padding) -> tokens [B,L,D].
 
-        keys [B] and rate: of the dropout; None evaluates.
+        keys: random keys [B] of the dropout, None for evaluation. rate: of the dropout.
         """
+        chex.assert_rank(text_ids, 2)
+        chex.assert_equal_shape((text_ids, mask))
         at = roberta_positions(mask) if self.positions == "roberta" else None
         x = self.embed(text_ids, keys, rate, positions=at)
         return super().__call__(x, None, mask, keys=keys, rate=rate)

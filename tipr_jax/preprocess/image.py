@@ -16,7 +16,7 @@ FILTERS = {"bilinear": Image.Resampling.BILINEAR, "bicubic": Image.Resampling.BI
 MAX_BYTES = 32 * 2**20  # of the encoded file
 MAX_PIXELS = 50_000_000  # 150 MB once decoded; person crops have 0.02 - 0.5 million
 
-# CLIP statistics (spec irra §4.5), for RGB in [0, 1].
+# What CLIP normalises images with, for RGB in [0, 1] (clip/clip.py in its release).
 CLIP_MEAN = np.array([0.48145466, 0.4578275, 0.40821073], np.float32)
 CLIP_STD = np.array([0.26862954, 0.26130258, 0.27577711], np.float32)
 
@@ -42,8 +42,8 @@ def decode(
     Args:
       source: encoded bytes, or a path.
       name: what error messages call the image; default: the path.
-      allow_truncated: accept a file that ends early (missing pixels are grey or black), as the
-        released IRRA does.
+      allow_truncated: accept a file that ends early (missing pixels are grey or black), as with
+        Pillow's LOAD_TRUNCATED_IMAGES, which released training code sets.
       max_bytes: cap on the encoded size.
       max_pixels: cap on width x height.
 
@@ -68,10 +68,12 @@ def decode(
 
 
 def resize(image: np.ndarray, size: tuple[int, int], filter: str = "bilinear") -> np.ndarray:
-    """Pillow's antialiased resize, aspect not kept (spec irra §4.5, spec ivt §6).
+    """Pillow's antialiased resize, which torchvision uses for images too; aspect not kept.
 
-    uint8 [h, w, 3] -> uint8 [H, W, 3], with `size` = (H, W) and a `filter` of FILTERS. Raises
-    ValueError for another filter.
+    uint8 [h, w, 3] -> uint8 [H, W, 3], with `size` = (H, W) in pixels and a `filter` of FILTERS.
+
+    Raises:
+      ValueError: another filter.
     """
     if filter not in FILTERS:
         raise ValueError(f"resize filter {filter!r} is unknown; use one of {', '.join(FILTERS)}")

@@ -1,30 +1,41 @@
-"""The network of Bi-IRRA.
-
-A BEiT v2 image tower, an XLM-R text tower for all languages, and a fusion encoder that runs both
-ways: text reading the image (matching, masked words, re-ranking) and image reading the text
-(cross-lingual distillation of masked images). The first language is the source, the others are
-targets.
-"""
+"""The network of Bi-IRRA: two towers, a fusion encoder, heads; and its image transform."""
 
 import jax
 import jax.numpy as jnp
 from flax import nnx
 
-from tipr_jax.augment import two_of_six
+from tipr_jax.augment.image import RandomErasing, normalise
+from tipr_jax.augment.rand_augment import RandAugment
 from tipr_jax.models.bi_irra.config import Config
 from tipr_jax.nn.beit import Beit
 from tipr_jax.nn.bert import BertMlmHead, BertStack
 from tipr_jax.nn.init import normal, uniform_fan_in
 from tipr_jax.nn.transformer import dense, gelu, layer_norm
 from tipr_jax.nn.xlm_roberta import EPSILON, PAD_ID, XlmRoberta
-from tipr_jax.precision import DtypePolicy
+from tipr_jax.precision import ComputePolicy
 from tipr_jax.sharding import EMBED, MLP, VOCAB
+
+# The six operations of the release (two are drawn per image), with the statistics of ImageNet.
+MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
+AUGMENTATION = RandAugment(
+    mean=MEAN,
+    std=STD,
+    num_ops=2,
+    jitter=0.1,
+    max_angle=15.0,
+    crop_area=(0.9, 1.0),
+    crop_ratio=(3 / 4, 4 / 3),
+    grey_probability=0.1,
+    erasing=RandomErasing(
+        probability=0.5, area=(0.1, 0.2), ratio=(0.3, 3.3), value=(0.0, 0.0, 0.0)
+    ),
+)
 
 
 class TwoLayerHead(nnx.Module):
     """fc(GELU(LN(dense(x)))), twice as wide inside: for matching and for the student's features."""
 
-    def __init__(self, width: int, n_out: int, policy: DtypePolicy, *, rngs: nnx.Rngs):
+    def __init__(self, width: int, n_out: int, policy: ComputePolicy, *, rngs: nnx.Rngs):
         def linear(n_in: int, n_out: int, axes: tuple) -> nnx.Linear:
             init = uniform_fan_in(n_in)
             return dense(n_in, n_out, axes, init, init, policy, rngs=rngs)
@@ -40,7 +51,9 @@ class TwoLayerHead(nnx.Module):
 class TargetProjection(nnx.Module):
     """One projection for all target languages, or one each: kernel [N,D,C], bias [N,C]."""
 
-    def __init__(self, count: int, width: int, n_out: int, policy: DtypePolicy, *, rngs: nnx.Rngs):
+    def __init__(
+        self, count: int, width: int, n_out: int, policy: ComputePolicy, *, rngs: nnx.Rngs
+    ):
         kernel = normal(0.02)(rngs.params(), (count, width, n_out), policy.param)
         self.kernel = nnx.Param(kernel, axes=(None, EMBED, None))
         self.bias = nnx.Param(jnp.zeros((count, n_out), policy.param), axes=(None, None))
@@ -59,28 +72,28 @@ class TargetProjection(nnx.Module):
 class BiIrra(nnx.Module):
     """Image tower, text tower, fusion encoder, and the heads that `config.losses` asks for."""
 
-    def __init__(self, config: Config, policy: DtypePolicy, *, rngs: nnx.Rngs):
+    def __init__(self, config: Config, policy: ComputePolicy, *, rngs: nnx.Rngs):
         c = config
         self.image_encoder = Beit(
-            c.image_size,
-            c.patch,
-            c.width,
-            c.vision_depth,
-            c.vision_heads,
-            policy,
+            image_size=c.image_size,
+            patch=c.patch,
+            width=c.width,
+            depth=c.vision_depth,
+            heads=c.vision_heads,
+            policy=policy,
             layer_scale=c.layer_scale,
-            max_drop=c.drop_path,
+            drop_path_rate=c.drop_path,
             mask_token=c.masked("image"),
             rngs=rngs,
         )
         self.text_encoder = XlmRoberta(
-            c.vocab_size,
-            c.max_positions,
-            c.width,
-            c.text_depth,
-            c.text_heads,
-            c.text_ffn,
-            policy,
+            vocab_size=c.vocab_size,
+            max_positions=c.max_positions,
+            width=c.width,
+            depth=c.text_depth,
+            heads=c.text_heads,
+            hidden=c.text_ffn,
+            policy=policy,
             positions=c.positions,
             rngs=rngs,
         )
@@ -96,17 +109,17 @@ class BiIrra(nnx.Module):
         self.target_proj.bias[...] = jnp.tile(self.text_proj.bias[...], (targets, 1))
         self._add_heads(c, policy, rngs)
 
-    def _add_heads(self, c: Config, policy: DtypePolicy, rngs: nnx.Rngs) -> None:
+    def _add_heads(self, c: Config, policy: ComputePolicy, rngs: nnx.Rngs) -> None:
         losses = set(c.losses)
         if losses & {"itc", "itm"}:
             self.temperature = nnx.Param(jnp.asarray(c.temperature, policy.param))
         if losses & {"itm", "mlm", "mim"}:
             self.fusion = BertStack(
-                c.width,
-                c.fusion_depth,
-                c.text_heads,
-                c.text_ffn,
-                policy,
+                width=c.width,
+                depth=c.fusion_depth,
+                heads=c.text_heads,
+                hidden=c.text_ffn,
+                policy=policy,
                 epsilon=c.fusion_epsilon,
                 rngs=rngs,
             )
@@ -127,7 +140,7 @@ class BiIrra(nnx.Module):
 
     def image_tokens(self, image: jax.Array) -> jax.Array:
         """image uint8 [B,H,W,3] -> tokens [B,1+P,D]; token 0 is the patch mean."""
-        return self.image_encoder(two_of_six.normalise(image))
+        return self.image_encoder(normalise(image, MEAN, STD))
 
     def text_tokens(self, text_ids: jax.Array) -> jax.Array:
         """text_ids int [B,L] of any language, padded with 1 -> tokens [B,L,D]."""

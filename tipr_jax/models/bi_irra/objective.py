@@ -6,15 +6,16 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 
-from tipr_jax.augment import two_of_six
+from tipr_jax.augment.image import normalise
+from tipr_jax.augment.rand_augment import rand_augment
 from tipr_jax.losses.classification import cross_entropy
 from tipr_jax.losses.contrastive import sdm_loss
 from tipr_jax.losses.distill import attention_divergence, cosine_distance, smooth_l1_distance
 from tipr_jax.losses.matching import hard_negatives, matching_loss, soft_itc_loss, take_rows
 from tipr_jax.models.bi_irra.config import SIDES, Config
-from tipr_jax.models.bi_irra.model import BiIrra, text_mask
-from tipr_jax.nn.noise import fold_in
-from tipr_jax.nn.views import interleave, separate, view_keys
+from tipr_jax.models.bi_irra.model import AUGMENTATION, MEAN, STD, BiIrra, text_mask
+from tipr_jax.nn.dropout import fold_in
+from tipr_jax.nn.interleave import deinterleave, interleave, interleaved_keys
 
 NEGATIVE_FLOOR = 1e-5  # added to the softmax that negatives are drawn from
 
@@ -36,9 +37,9 @@ def prepare_inputs(batch: dict[str, jax.Array], key: jax.Array, config: Config) 
     """
     image_key, row_key = jax.random.split(key)
     if config.augment:
-        image = two_of_six.augment(batch["image"], image_key)
+        image = rand_augment(batch["image"], image_key, AUGMENTATION)
     else:
-        image = two_of_six.normalise(batch["image"])
+        image = normalise(batch["image"], MEAN, STD)
     keys = jax.random.split(row_key, len(batch["valid"]))
     inputs = {"image": image, "row_key": jax.random.key_data(keys)}
     names = ["text_ids", "target_ids", "target_language", "person_id", "image_id", "valid"]
@@ -113,12 +114,12 @@ def encode(model: BiIrra, inputs: dict[str, jax.Array], config: Config) -> Token
     text = model.text_encoder(
         interleave(list(ids.values())),
         interleave([mask[side] for side, _ in ids]),
-        keys=view_keys(fold_in(keys, TEXT), len(ids)),
+        keys=interleaved_keys(fold_in(keys, TEXT), len(ids)),
         rate=config.dropout,
     )
     return Tokens(
         image=dict(zip(("clean", "masked"), views, strict=False)),
-        text=dict(zip(ids, separate(text, len(ids)), strict=True)),
+        text=dict(zip(ids, deinterleave(text, len(ids)), strict=True)),
         mask=mask,
         keys=keys,
     )
@@ -221,8 +222,8 @@ def fuse(
     """Fused text tokens [B,L,D] of every reading."""
     count = len(readings)
     text, mask, image = (interleave(parts) for parts in zip(*readings, strict=True))
-    keys = view_keys(keys, count)
-    return separate(model.fusion(text, image, mask, keys=keys, rate=config.dropout), count)
+    keys = interleaved_keys(keys, count)
+    return deinterleave(model.fusion(text, image, mask, keys=keys, rate=config.dropout), count)
 
 
 def match_readings(
