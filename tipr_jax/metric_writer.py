@@ -12,9 +12,11 @@ import socket
 import sys
 import time
 from collections.abc import Mapping
-from typing import Any, BinaryIO
+from typing import Any, BinaryIO, SupportsFloat, TextIO
 
 import tqdm
+
+from tipr_jax import run_files
 
 _BAR_INTERVAL = 0.5  # seconds between refreshes of the bar's loss terms
 _BAR_FORMAT = "{percentage:3.0f}% |{bar:20}| {n_fmt}/{total_fmt} [{elapsed}<{remaining}]{postfix}"
@@ -48,19 +50,20 @@ class MetricWriter:
         tensorboard: bool = True,
         log_seconds: float = 30.0,
     ):
-        self._enabled = enabled
-        self._jsonl = self._events = self._progress = None
+        self._progress: _Progress | None = None
+        self._jsonl: TextIO | None = None
+        self._events: _EventFile | None = None
         if not enabled:
             return
         workdir = pathlib.Path(workdir)
         workdir.mkdir(parents=True, exist_ok=True)
         self._progress = _Progress(start_step, total_steps, batch_size, log_seconds)
-        path = workdir / "metrics.jsonl"
+        path = workdir / run_files.METRICS
         if dropped := _keep_lines_up_to(path, start_step):
             self.message(f"{path}: dropped {dropped} line(s) written after step {start_step}")
         self._jsonl = path.open("a", encoding="utf-8")
         if tensorboard:
-            self._events = self._open_events(workdir / "tensorboard", start_step)
+            self._events = self._open_events(workdir / run_files.TENSORBOARD, start_step)
 
     def _open_events(self, directory: pathlib.Path, start_step: int) -> "_EventFile | None":
         try:
@@ -69,7 +72,7 @@ class MetricWriter:
             self.message("no TensorBoard files: the tensorboard package is not installed")
             return None
 
-    def write_scalars(self, step: int, scalars: Mapping[str, Any]) -> None:
+    def write_scalars(self, step: int, scalars: Mapping[str, SupportsFloat]) -> None:
         """Appends one line to `metrics.jsonl`, flushed, and the same values to TensorBoard.
 
         NaN and infinity, which JSON does not know, are written as null.
@@ -77,7 +80,7 @@ class MetricWriter:
         Raises:
           ValueError: a scalar is called "step" or "time".
         """
-        if not self._enabled:
+        if self._jsonl is None:
             return
         if reserved := {"step", "time"} & set(scalars):
             raise ValueError(f"scalar name {min(reserved)!r} is reserved; rename the metric")
@@ -89,14 +92,14 @@ class MetricWriter:
         if self._events:
             self._events.write_scalars(step, values)
 
-    def progress(self, step: int, scalars: Mapping[str, Any]) -> None:
+    def progress(self, step: int, scalars: Mapping[str, SupportsFloat]) -> None:
         """Says that `step` steps are done; shows the scalars, images/s and the time left."""
-        if self._enabled:
+        if self._progress:
             self._progress.update(step, scalars)
 
     def message(self, text: str) -> None:
         """Prints a line without breaking the progress bar."""
-        if self._enabled:
+        if self._progress:
             self._progress.message(text)
 
     def close(self) -> None:
@@ -119,7 +122,8 @@ class _Progress:
         self._total, self._batch_size = total_steps, batch_size
         self._on_terminal = sys.stderr.isatty()
         self._interval = _BAR_INTERVAL if self._on_terminal else log_seconds
-        self._shown_step, self._shown_time = start_step, None
+        self._shown_step = start_step
+        self._shown_time: float | None = None
         self._bar = tqdm.tqdm(
             total=total_steps,
             initial=start_step,
@@ -129,15 +133,15 @@ class _Progress:
             bar_format=_BAR_FORMAT,
         )
 
-    def update(self, step: int, scalars: Mapping[str, Any]) -> None:
+    def update(self, step: int, scalars: Mapping[str, SupportsFloat]) -> None:
         self._bar.update(step - self._bar.n)
-        first, last = self._shown_time is None, step >= self._total
-        if not (first or last) and time.monotonic() - self._shown_time < self._interval:
+        before, last = self._shown_time, step >= self._total
+        if before is not None and not last and time.monotonic() - before < self._interval:
             return
         words = [f"{name.rpartition('/')[2]} {float(v):.4g}" for name, v in scalars.items()]
         now = time.monotonic()  # after float(), which waits for the device
-        if not first:  # the first step's time is mostly compilation
-            rate = max(step - self._shown_step, 1) / max(now - self._shown_time, 1e-9)
+        if before is not None:  # the first step's time is mostly compilation
+            rate = max(step - self._shown_step, 1) / max(now - before, 1e-9)
             words.insert(0, f"{rate * self._batch_size:.4g} images/s")
             if not self._on_terminal:
                 words.insert(0, tqdm.tqdm.format_interval((self._total - step) / rate) + " left")
@@ -156,7 +160,7 @@ class _Progress:
 
 
 def _keep_lines_up_to(path: pathlib.Path, step: int) -> int:
-    """Drops the lines after `step` and half-written ones, atomically; returns how many."""
+    """Drops the lines of later steps and half-written ones, atomically; returns how many."""
     if not path.exists():
         return 0
     lines = path.read_text("utf-8", errors="replace").splitlines()

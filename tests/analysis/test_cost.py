@@ -1,13 +1,18 @@
 """FLOPs and memory that are read off a traced step, against hand counts and the compiler's."""
 
+import dataclasses
+
 import jax
 import jax.numpy as jnp
+import numpy as np
 import pytest
 
 from configs import irra
 from tipr_jax import experiment, trainer
 from tipr_jax.analysis import cost
 from tipr_jax.analysis.cost import Memory
+from tipr_jax.batch import Column, Values
+from tipr_jax.models.method import EpochHook
 
 # An estimate is off by at most this factor, either way (it leaves out the activations of the one
 # layer that remat computes again).
@@ -107,6 +112,39 @@ def test_sharding_micro_batches_and_remat_shrink_what_they_should():
 def estimate_of(config, devices) -> Memory:
     exp, _, abstract = prepare(config, devices)
     return cost.memory_estimate(exp, abstract, experiment.abstract_batch(exp))
+
+
+def test_a_method_with_an_epoch_hook_and_groups_of_rows_is_traced():
+    """The hook's arrays are in the batch; the groups shrink to the rows of one device."""
+    exp, _, abstract = prepare(debug_config(24))
+    method, config, seen = exp.method, exp.model_config, {}
+
+    @dataclasses.dataclass(frozen=True)
+    class Grouped(type(config)):
+        group: int = 2
+
+        @property
+        def row_group(self) -> int:
+            return self.group
+
+        def with_row_group(self, rows: int) -> "Grouped":
+            return dataclasses.replace(self, group=rows)
+
+    def prepare_inputs(batch, key, config):
+        seen[len(batch["valid"])] = (batch["clean"].shape, batch["clean"].dtype, config.row_group)
+        return method.prepare_inputs(batch, key, config)
+
+    arrays = {"clean": Column((2,), np.float32, Values.NUMBER)}
+    hook = EpochHook(score=None, summarise=None, arrays=lambda config: arrays)
+    changed = dataclasses.replace(
+        exp,
+        method=dataclasses.replace(method, epoch_hook=hook, prepare_inputs=prepare_inputs),
+        model_config=Grouped(**dataclasses.asdict(config)),
+    )
+    batch = experiment.abstract_batch(exp)
+    cost.memory_estimate(changed, abstract, batch)  # 3 rows on each of 8 devices
+    cost.train_step_flops(changed, batch)
+    assert seen == {3: ((3, 2), np.float32, 1), 24: ((24, 2), np.float32, 2)}
 
 
 def test_the_line_says_what_to_change_when_it_will_not_fit():
