@@ -9,8 +9,8 @@ import types
 import pytest
 
 from data_pipelines.columns import attributes
-from data_pipelines.datasets.annotations import load_dataset
 from data_pipelines.columns.attributes import load_attributes, load_or_write, write_attributes
+from data_pipelines.datasets.annotations import load_dataset
 
 
 @pytest.fixture
