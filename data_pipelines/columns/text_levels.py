@@ -9,7 +9,11 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
-from data_pipelines.columns import clauses
+from data_pipelines.columns.clauses import (
+    clause_candidates,
+    phrase_candidates,
+    phrase_candidates_with_brackets,
+)
 from data_pipelines.columns.source import ColumnSource, DrawnColumns
 from data_pipelines.datasets.layouts import LAYOUTS
 from tipr_jax.batch import TextLevels
@@ -43,12 +47,12 @@ def _attributes(source: ColumnSource) -> Sequence[Mapping[str, str]] | None:
     """The attributes of every caption, in data sets that have such a file."""
     # Imported here, because `python -m data_pipelines.columns.attributes` runs that module as a
     # program: Python warns if the package has imported it before.
-    from data_pipelines.columns import attributes
+    from data_pipelines.columns.attributes import load_or_write
 
     if source.dataset not in LAYOUTS or not LAYOUTS[source.dataset].attribute_file:
         return None
     splits = {source.split.name: source.split}
-    return attributes.load_or_write(source.root, splits)[source.split.name]
+    return load_or_write(source.root, splits)[source.split.name]
 
 
 class LevelTexts:
@@ -88,13 +92,13 @@ class LevelTexts:
         rng = np.random.default_rng([self.seed, epoch, row, _STREAM])
         caption = self.captions[row].lower()
         # The phrase first: so it does not depend on what the word level is made of.
-        phrase = _choose(clauses.phrase_candidates(caption), rng)
+        phrase = _choose(phrase_candidates(caption), rng)
         if self.attributes is None:
-            word = _choose(clauses.clause_candidates(caption), rng)
+            word = _choose(clause_candidates(caption), rng)
         elif attributes := self.attributes[row]:
             word = _some(list(attributes.values()), rng)
         else:
-            word = _choose(clauses.phrase_candidates_with_brackets(caption), rng)
+            word = _choose(phrase_candidates_with_brackets(caption), rng)
         return word.strip(" ,") and word or caption, phrase or caption
 
 

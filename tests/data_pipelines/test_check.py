@@ -1,5 +1,6 @@
 """The data check: counts, problems, exit status."""
 
+import dataclasses
 import json
 import pathlib
 import shutil
@@ -7,6 +8,7 @@ import shutil
 import pytest
 
 from data_pipelines import check
+from data_pipelines.datasets.layouts import LAYOUTS, NO_ENTRIES, Counts
 
 
 @pytest.fixture
@@ -86,12 +88,13 @@ def test_long_lists_are_cut(root, images):
 
 
 def test_published_counts_are_shown_beside_similar_ones(root, monkeypatch):
-    published = {"train": (5, 16, 20), "val": (2, 4, 6), "test": (2, 4, 6)}
-    monkeypatch.setitem(check.PUBLISHED, "cuhk_pedes", published)
+    published = {"train": Counts(5, 16, 20), "val": Counts(2, 4, 6), "test": Counts(2, 4, 6)}
+    layout = dataclasses.replace(LAYOUTS["cuhk_pedes"], published=published)
+    monkeypatch.setitem(LAYOUTS, "cuhk_pedes", layout)
     report = check.check_dataset("cuhk_pedes", str(root))
     assert report.ok and "counts differ from the published ones" in report.notes
     assert "5/16/20" in str(report)
-    published["train"] = (5, 15, 20)
+    published["train"] = Counts(5, 15, 20)
     assert not check.check_dataset("cuhk_pedes", str(root)).notes
 
 
@@ -146,15 +149,16 @@ def test_captions_without_a_counterpart_are_a_note(write_languages):
 
 
 def test_published_counts_of_languages(write_languages, monkeypatch):
-    published = {"train": (None, 15, 20), "val": (0, 0, 0), "test": (2, 4, 6)}
-    monkeypatch.setitem(check.PUBLISHED, "ufine_bench", published)
+    published = {"train": Counts(None, 15, 20), "val": NO_ENTRIES, "test": Counts(2, 4, 6)}
+    layout = dataclasses.replace(LAYOUTS["ufine_bench"], published=published)
+    monkeypatch.setitem(LAYOUTS, "ufine_bench", layout)
     directory = write_languages("ufine_bench")
     for path in directory.glob("val_*"):
         path.unlink()
     report = check.check_dataset("ufine_bench", str(directory.parent), ("en", "zh"))
     assert report.ok and not report.notes
     assert "train zh         5       15        20   -/15/20" in str(report)
-    published["test"] = (2, 4, 7)
+    published["test"] = Counts(2, 4, 7)
     report = check.check_dataset("ufine_bench", str(directory.parent), ("en", "zh"))
     assert report.ok and "counts differ from the published ones" in report.notes
 

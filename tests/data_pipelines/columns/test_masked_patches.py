@@ -1,4 +1,4 @@
-"""Bi-IRRA's patch masks: recorded blocks, the laws, and what a mask depends on."""
+"""Masked patches: recorded blocks, the laws, and what a mask depends on."""
 
 import json
 import pathlib
@@ -7,16 +7,11 @@ import random
 import numpy as np
 import pytest
 
-from data_pipelines.columns.masked_patches import (
-    LAWS,
-    PatchMasks,
-    block_mask,
-    grid_mask,
-    random_mask,
-)
+from data_pipelines.columns.masked_patches import LAWS, block_mask, draw, grid_mask, random_mask
 from data_pipelines.random_streams import generator
+from tipr_jax.batch import MaskedPatches
 
-GOLDEN = pathlib.Path(__file__).parents[1] / "golden" / "bi_irra"
+GOLDEN = pathlib.Path(__file__).parents[2] / "golden" / "bi_irra"
 RECORDED = np.load(GOLDEN / "block_masks.npz")
 CASES = [key.removeprefix("mask_") for key in RECORDED if key.startswith("mask_")]
 
@@ -63,22 +58,33 @@ def test_grid():
     assert mask.astype(int).tolist() == [[0, 1, 0, 1], [1, 0, 1, 0], [0, 1, 0, 1]]
 
 
+@pytest.fixture
+def masks(make_source):
+    """masks(law, grid, ratio, row_group, seed=0, batch_size=64)(epoch, places) -> bool [b, P]."""
+
+    def make(*spec, seed=0, batch_size=64):
+        columns = draw(MaskedPatches(*spec), make_source((), seed=seed, batch_size=batch_size))
+        return lambda epoch, places: columns(places, epoch, places)["patch_mask"]
+
+    return make
+
+
 @pytest.mark.parametrize("law", LAWS)
-def test_masks_of_a_batch(law):
-    masks = PatchMasks(law, (6, 4), 0.5, group=4, seed=0)
+def test_masks_of_a_batch(law, masks):
+    columns = masks(law, (6, 4), 0.5, 4)
     places = np.array([8, 9, 3, 11, 0])
-    batch = masks(2, places)
+    batch = columns(2, places)
     assert batch.shape == (5, 24) and batch.dtype == bool and batch.any(1).all()
     for place, mask in zip(places, batch, strict=True):  # alone as in a batch
-        np.testing.assert_array_equal(masks(2, np.array([place]))[0], mask)
+        np.testing.assert_array_equal(columns(2, np.array([place]))[0], mask)
     np.testing.assert_array_equal(batch[[1, 3]], batch[[0, 0]])  # the group of places 8 to 11
     np.testing.assert_array_equal(batch[2], batch[4])
-    assert np.array_equal(batch, PatchMasks(law, (6, 4), 0.5, group=4, seed=0)(2, places))
+    np.testing.assert_array_equal(batch, masks(law, (6, 4), 0.5, 4)(2, places))
 
 
-def test_groups_epochs_and_seeds_differ():
+def test_groups_epochs_and_seeds_differ(masks):
     def some(seed=0, epoch=0, group=4):
-        return PatchMasks("block", (14, 14), 0.5, group, seed)(epoch, np.arange(12))
+        return masks("block", (14, 14), 0.5, group, seed=seed)(epoch, np.arange(12))
 
     assert len(np.unique(some(), axis=0)) == 3
     assert len(np.unique(some(group=1), axis=0)) == 12
@@ -89,7 +95,12 @@ def test_groups_epochs_and_seeds_differ():
     np.testing.assert_array_equal(some()[0].reshape(14, 14), first)
 
 
+def test_a_batch_smaller_than_a_group_is_a_group(masks):
+    small = masks("random", (6, 4), 0.5, 32, batch_size=8)(0, np.arange(16))
+    assert np.all(small[:8] == small[0]) and not np.array_equal(small[0], small[8])
+
+
 @pytest.mark.parametrize(("ratio", "count"), [(0.5, 98), (0.3, 58), (0.0, 0), (1.0, 196)])
-def test_ratio(ratio, count):
-    mask = PatchMasks("random", (14, 14), ratio, 1, 0)(0, np.array([5]))
+def test_ratio(ratio, count, masks):
+    mask = masks("random", (14, 14), ratio, 1)(0, np.array([5]))
     assert mask.sum() == count

@@ -7,9 +7,10 @@ import numpy as np
 import pytest
 
 from data_pipelines.datasets import annotations
+from data_pipelines.datasets.layouts import LAYOUTS
 
-GOLDEN = pathlib.Path(__file__).parents[1] / "golden" / "irra" / "dataset_parse.json"
-NAME_OF = {layout.title: name for name, layout in annotations.LAYOUTS.items()}
+GOLDEN = pathlib.Path(__file__).parents[2] / "golden" / "irra" / "dataset_parse.json"
+NAME_OF = {layout.title: name for name, layout in LAYOUTS.items()}
 
 
 @pytest.mark.parametrize("title", ["CUHK-PEDES", "ICFG-PEDES", "RSTPReid"])

@@ -1,4 +1,4 @@
-"""Pre-training lists of image-caption pairs: cleaning, ids, errors."""
+"""Lists of image-text pairs for pre-training: cleaning, ids, errors."""
 
 import json
 import pathlib
@@ -9,7 +9,7 @@ import pytest
 from data_pipelines.datasets import image_text_pairs
 from data_pipelines.synth_pedes.generate import generate
 
-GOLDEN = pathlib.Path(__file__).parents[1] / "golden" / "ivt" / "text_levels.json"
+GOLDEN = pathlib.Path(__file__).parents[2] / "golden" / "ivt" / "text_levels.json"
 PAIR = {"image": "a/1.jpg", "caption": "A man, walking."}
 
 

@@ -11,6 +11,7 @@ import pytest
 from configs import common
 from data_pipelines.data_module import DataModule
 from data_pipelines.datasets import annotations, multilingual
+from data_pipelines.datasets.layouts import LAYOUTS
 from data_pipelines.images.image_source import image_source
 from tipr_jax.languages import languages_of
 
@@ -39,7 +40,7 @@ def error_of(directory, languages=("en", "zh"), kind=ValueError):
 # ----------------------------------------------------------------------------------- reading
 
 
-@pytest.mark.parametrize("name", annotations.LAYOUTS)
+@pytest.mark.parametrize("name", LAYOUTS)
 def test_captions_are_aligned_over_languages(name, write_languages):
     directory = write_languages(name, ALL, images=False)
     splits = load(directory, ALL, name)

@@ -12,18 +12,20 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from data_pipelines.datasets import annotations, decoded_cache
+from data_pipelines.datasets import annotations
+from data_pipelines.images import decoded_cache
 from data_pipelines.images.image_source import image_source
 from tipr_jax.preprocess import image as preprocess
 
-ROOT = pathlib.Path(decoded_cache.__file__).parents[1]
+ROOT = pathlib.Path(decoded_cache.__file__).parents[2]
 RECORD = 16 * 8 * 3 + 4
 
 # Reads every train image with the config below, decoding slowly; prints how many it decoded.
 READER = """
 import sys, time, types
 import numpy as np
-from data_pipelines.datasets import annotations, image_source
+from data_pipelines.datasets import annotations
+from data_pipelines.images import image_source
 from tipr_jax.preprocess import image as preprocess
 
 root, cache_dir, seconds = sys.argv[1], sys.argv[2], float(sys.argv[3])
@@ -249,7 +251,7 @@ def test_a_truncated_file_is_an_error(split, data_cfg, size):
 
 def test_a_file_of_other_images_is_an_error(split, data_cfg):
     with built(split, data_cfg).open("r+b") as file:
-        file.write(decoded_cache.Layout("0" * 24, 15, (16, 8)).header)
+        file.write(decoded_cache.CacheFormat("0" * 24, 15, (16, 8)).header)
     assert "its header does not match" in refusal(split, data_cfg)
 
 

@@ -15,7 +15,8 @@ from data_pipelines.tfds.base import LanguageConfig  # noqa: E402
 
 def prepare(name: str, manual_dir: pathlib.Path, data_dir: pathlib.Path) -> None:
     package = name.split("/")[0]
-    importlib.import_module(f"data_pipelines.{package}.{package}_dataset_builder")
+    home = "data_pipelines" if package == "synth_pedes" else "data_pipelines.tfds"
+    importlib.import_module(f"{home}.{package}.{package}_dataset_builder")
     config = tfds.download.DownloadConfig(manual_dir=str(manual_dir))
     tfds.builder(name, data_dir=data_dir).download_and_prepare(download_config=config)
 
@@ -100,7 +101,7 @@ def test_a_copy_in_languages_has_translations_and_serves_all_runs(
     name, write_languages, tmp_path, data_cfg
 ):
     directory = write_languages(name, ("en", "zh", "de"))
-    importlib.import_module(f"data_pipelines.{name}")
+    importlib.import_module(f"data_pipelines.tfds.{name}")
     config = LanguageConfig(languages=("en", "zh", "de"))
     builder = tfds.builder(name, config=config, data_dir=tmp_path / "tfds")
     builder.download_and_prepare(

@@ -19,7 +19,8 @@ from data_pipelines.synth_pedes.attributes import (
     is_visible,
     sample_identity,
 )
-from data_pipelines.synth_pedes.captions import LANGUAGES, caption, make_plan, visible_topics
+from data_pipelines.synth_pedes.caption_plan import make_plan, visible_topics
+from data_pipelines.synth_pedes.captions import LANGUAGES, caption
 from data_pipelines.synth_pedes.generate import generate
 from data_pipelines.synth_pedes.renderer import draw_person, render
 from data_pipelines.synth_pedes.view import VIEWPOINTS, sample_cameras, sample_views
