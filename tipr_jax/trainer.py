@@ -24,7 +24,7 @@ from tipr_jax.evaluator import Evaluator, Interrupted
 from tipr_jax.experiment import Experiment
 from tipr_jax.meter import Meter
 from tipr_jax.metric_writer import MetricWriter
-from tipr_jax.results import chosen_by, criterion_of, evaluation_row
+from tipr_jax.results import chosen_by, criterion_of, evaluation_row, selection_score
 from tipr_jax.sharding import process_rows, put_batch
 from tipr_jax.text import save_tokenizer
 from tipr_jax.train_state import TrainState, count_parameters
@@ -269,6 +269,8 @@ def evaluate(
     config = evaluator.config
     splits = evaluator.data.evaluation_splits(config.eval.splits)
     scores = evaluator.evaluate(state.weights, splits)
+    # Refuses a metric that does not exist before the first checkpoint is due.
+    selection_score(scores[config.eval.select_on], config.eval.select_by)
     row = evaluation_row(scores, config.eval.rerank_k)
     writer.write_scalars(step, row)
     shown = "; ".join(

@@ -10,9 +10,9 @@ from flax import nnx
 from jax.sharding import NamedSharding
 from jax.sharding import PartitionSpec as P
 
-from tipr_jax.augment.image import IVT, normalise
+from tipr_jax.augment.image import normalise
 from tipr_jax.models import get_method
-from tipr_jax.models.ivt import Config, objective, prepare_inputs
+from tipr_jax.models.ivt import MEAN, STD, Config, objective, prepare_inputs
 from tipr_jax.precision import ComputePolicy
 from tipr_jax.train_state import define_model
 from tipr_jax.train_step import accumulated_gradient, full_gradient
@@ -87,7 +87,7 @@ def test_levels_and_views():
 def test_views_without_augmentation_only_flip():
     batch, config = make_batch(), dataclasses.replace(TINY, augment=False)
     views = make_inputs(batch, jax.random.key(0), config)["image"]
-    plain = normalise(batch["image"], IVT)[:, None]
+    plain = normalise(batch["image"], MEAN, STD)[:, None]
     same = [
         jnp.all(jnp.abs(views - image) < 1e-5, axis=(2, 3, 4))
         for image in (plain, plain[:, :, :, ::-1])

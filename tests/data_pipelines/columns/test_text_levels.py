@@ -7,7 +7,6 @@ import pathlib
 
 import numpy as np
 import pytest
-from data_pipelines.text_levels import LevelTexts
 
 from data_pipelines.columns import clauses, draw_all
 from data_pipelines.columns.attributes import load_or_write
