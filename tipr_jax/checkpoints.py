@@ -307,12 +307,12 @@ def best_step(workdir: str | Path, language: str = "") -> int:
       ValueError: if the run has no checkpoint.
     """
     if not run_files.is_run(workdir):
-        raise ValueError(f"no checkpoint in {workdir}/checkpoints; train first, or check --workdir")
+        raise ValueError(f"{workdir} has no checkpoints; train first, or check --workdir")
     with Checkpoints(workdir, read_only=True) as checkpoints:
         step = checkpoints.best_step(language)
         step = checkpoints.latest_step() if step is None else step
     if step is None:
-        raise ValueError(f"no checkpoint in {workdir}/checkpoints; train first, or check --workdir")
+        raise ValueError(f"{workdir} has no checkpoints; train first, or check --workdir")
     return step
 
 
