@@ -12,7 +12,7 @@ from configs import common
 from tipr_jax.models.bi_irra.config import Config
 
 DATASETS = ("cuhk_pedes", "icfg_pedes", "rstp_reid", "ufine_bench")
-VARIANTS = (*DATASETS, "x2vlm", "quickstart", "debug")
+VARIANTS = (*DATASETS, "x2vlm", "quickstart", "debug", "mesh_check")
 
 
 def get_config(variant: str = "cuhk_pedes") -> ConfigDict:
@@ -27,7 +27,9 @@ def get_config(variant: str = "cuhk_pedes") -> ConfigDict:
             config.data.batch_size = 64
             config.model.itm_group_size = 16
     else:
-        {"x2vlm": x2vlm, "quickstart": quickstart, "debug": debug}[variant](config)
+        {"x2vlm": x2vlm, "quickstart": quickstart, "debug": debug, "mesh_check": mesh_check}[
+            variant
+        ](config)
     return config
 
 
@@ -139,3 +141,15 @@ def debug(config: ConfigDict) -> None:
     config.schedule.num_epochs = 1
     config.eval.every_epochs = 1
     config.warm_start = ConfigDict()
+
+
+def mesh_check(config: ConfigDict) -> None:
+    """For `scripts/check_meshes.py`: every loss, wide enough that four devices share a layer."""
+    debug(config)
+    config.model.width = config.model.embed_dim = 256
+    config.model.vision_heads = config.model.text_heads = 4
+    config.model.text_ffn = 512
+    config.model.patch = 8
+    config.model.vocab_size = 512
+    config.model.losses = ("itc", "itm", "mlm", "mim", "sdm", "id")
+    config.model.itm_group_size = 8

@@ -1,7 +1,8 @@
 """IRRA: the published recipe, and small variants of it.
 
 Variants: cuhk_pedes (default), icfg_pedes, rstp_reid: the paper's runs, starting from CLIP;
-quickstart: a small model on generated data, minutes on a CPU; debug: one step of a tiny model.
+quickstart: a small model on generated data, minutes on a CPU; debug: one step of a tiny model;
+mesh_check: the model of scripts/check_meshes.py.
 """
 
 from ml_collections import ConfigDict
@@ -10,7 +11,7 @@ from configs import common
 from tipr_jax.models.irra import Config
 
 DATASETS = ("cuhk_pedes", "icfg_pedes", "rstp_reid")
-VARIANTS = (*DATASETS, "quickstart", "debug")
+VARIANTS = (*DATASETS, "quickstart", "debug", "mesh_check")
 
 
 def get_config(variant: str = "cuhk_pedes") -> ConfigDict:
@@ -21,7 +22,8 @@ def get_config(variant: str = "cuhk_pedes") -> ConfigDict:
     if variant in DATASETS:
         config.data.name = variant
     else:
-        {"quickstart": quickstart, "debug": debug}[variant](config)
+        others = (quickstart, debug, mesh_check)
+        {function.__name__: function for function in others}[variant](config)
     return config
 
 
@@ -108,3 +110,13 @@ def debug(config: ConfigDict) -> None:
     config.model.vision_depth = config.model.text_depth = 1
     config.schedule.num_epochs = 1
     config.warm_start = ConfigDict()
+
+
+def mesh_check(config: ConfigDict) -> None:
+    """For `scripts/check_meshes.py`: every loss, wide enough that four devices share a layer."""
+    debug(config)
+    config.model.vision_width = config.model.text_width = config.model.embed_dim = 256
+    config.model.patch = config.model.stride = 8
+    config.model.vocab_size = 512
+    config.model.losses = ("sdm", "id", "mlm", "itc", "cmpm")
+    config.model.learn_temperature = True

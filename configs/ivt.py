@@ -14,7 +14,7 @@ from tipr_jax.models.ivt import Config
 
 DATASETS = ("cuhk_pedes", "icfg_pedes", "rstp_reid")
 STAGES = ("pretrain", "pretrain_quickstart", "finetune_quickstart")
-VARIANTS = (*DATASETS, *STAGES, "quickstart", "debug")
+VARIANTS = (*DATASETS, *STAGES, "quickstart", "debug", "mesh_check")
 
 # Plain contrast of images and sentences. The released one, un-normalised at temperature 0.5, is too
 # sharp for random weights.
@@ -38,7 +38,7 @@ def get_config(variant: str = "cuhk_pedes") -> ConfigDict:
             config.model.stride = 16
             config.data.batch_size = 48
     else:
-        others = (pretrain, quickstart, pretrain_quickstart, finetune_quickstart, debug)
+        others = (pretrain, quickstart, pretrain_quickstart, finetune_quickstart, debug, mesh_check)
         {function.__name__: function for function in others}[variant](config)
     return config
 
@@ -161,3 +161,14 @@ def debug(config: ConfigDict) -> None:
     config.model.width = 64
     config.model.depth = config.model.heads = 1
     config.schedule.num_epochs = 2
+
+
+def mesh_check(config: ConfigDict) -> None:
+    """For `scripts/check_meshes.py`: every loss, wide enough that four devices share a layer."""
+    debug(config)
+    config.model.width, config.model.heads = 256, 4
+    config.model.fusion_ffn = 512
+    config.model.patch = config.model.stride = 8
+    config.model.vocab_size = 512
+    config.model.losses = ("cmpm", "itc", "itm", "mlm")
+    config.model.levels, config.model.mask = ("sentence",), "none"

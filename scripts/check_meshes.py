@@ -1,6 +1,6 @@
 """Is training the same on every mesh? One global batch, one device against all layouts.
 
-    python scripts/check_meshes.py                  # irra, every mesh, two processes
+    python scripts/check_meshes.py                  # every method, every mesh, two processes
     python scripts/check_meshes.py --method=irra --mesh=8x1 --rules=fully_sharded --processes=1
 
 Compares the real train step on one CPU device with the same step on 8 emulated devices, and on two
@@ -9,7 +9,6 @@ parameters of five steps. Prints a table; exit code 1 if a bar is missed.
 """
 
 import argparse
-import dataclasses
 import importlib
 import itertools
 import os
@@ -18,7 +17,10 @@ import subprocess
 import sys
 import tempfile
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+if TYPE_CHECKING:
+    from ml_collections import ConfigDict
 
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
@@ -29,56 +31,32 @@ MESHES = ("8x1", "4x2", "2x4")
 # so that with tensor parallelism both feed all rows.
 TWO_PROCESSES = ((4, "4x2"), (1, "1x2"))
 STEPS, BATCH_SIZE, NUM_PERSONS = 5, 16, 8
-# Of a model's fields those it has: wide enough that four devices share heads, small otherwise.
-TINY = {
-    "vision_width": 256,
-    "text_width": 256,
-    "embed_dim": 256,
-    "vision_depth": 1,
-    "text_depth": 1,
-    "fusion_depth": 1,
-    "width": 256,
-    "depth": 1,
-    "heads": 4,
-    "fusion_ffn": 512,
-    "vision_heads": 4,
-    "text_heads": 4,
-    "text_ffn": 512,
-    "patch": 8,
-    "stride": 8,
-    "vocab_size": 512,
-}
-SWITCHES = ("losses", "levels", "mask", "learn_temperature")  # taken from `Config.complete`
 
 
-class Layout(NamedTuple):
+class MeshCase(NamedTuple):
     rules: str
     mesh: str  # "4x2": data x model
     processes: int = 1
     devices: int = 8  # of each process
 
 
-def tiny_config(method: str, layout: Layout) -> Any:
-    """The method's debug config with all its losses, cut to seconds."""
-    from tipr_jax.models import get_method
-
+def small_config(method: str, case: MeshCase) -> "ConfigDict":
+    """The method's variant for this check, with all its losses, cut to seconds."""
     configs = importlib.import_module(f"configs.{method}")
-    config, published = configs.get_config("debug"), configs.get_config().optimizer.name
-    every_head = dataclasses.asdict(get_method(method).config().complete())
-    switches = {k: every_head[k] for k in SWITCHES if k in every_head}
-    config.update({"model": {k: v for k, v in (TINY | switches).items() if k in config.model}})
+    config = configs.get_config("mesh_check")
     config.data.image_size, config.data.text_length = (32, 16), 16
     config.data.batch_size = config.eval.batch_size = BATCH_SIZE
-    # IRRA's eps for all: it keeps Adam from blowing up the rounding of tiny gradients.
+    # A large eps keeps Adam from blowing up the rounding of tiny gradients.
+    published = configs.get_config().optimizer.name
     config.optimizer.update({"name": published, "eps": 1e-3, "learning_rate": 1e-3})
     config.schedule.num_epochs, config.schedule.warmup_epochs = 2, 0
     config.precision = "float32"
-    config.mesh.rules = layout.rules
-    config.mesh.data, config.mesh.model = map(int, layout.mesh.split("x"))
+    config.mesh.rules = case.rules
+    config.mesh.data, config.mesh.model = map(int, case.mesh.split("x"))
     return config
 
 
-def run_steps(method: str, layout: Layout) -> dict[str, Any]:
+def run_steps(method: str, case: MeshCase) -> dict[str, Any]:
     """{"loss": [STEPS], "grad/...": first gradients, "step1/...": parameters, ...} as numpy."""
     import jax
     import numpy as np
@@ -90,7 +68,7 @@ def run_steps(method: str, layout: Layout) -> dict[str, Any]:
     from tipr_jax.optim import path_name
     from tipr_jax.train_state import create_state
 
-    exp = experiment.build(tiny_config(method, layout), num_persons=NUM_PERSONS)
+    exp = experiment.build(small_config(method, case), num_persons=NUM_PERSONS)
     optimizer, _ = experiment.make_optimizer(exp, steps_per_epoch=10)
     optimizer = optax.chain(optax.trace(decay=0.0), optimizer)  # keeps the gradients in its state
     abstract = experiment.abstract_state(exp, optimizer)
@@ -136,7 +114,7 @@ def differences(ours: dict[str, Any], reference: dict[str, Any]) -> dict[str, fl
     }
 
 
-def in_processes(method: str, layouts: list[Layout], directory: Path) -> list[dict[str, Any]]:
+def in_processes(method: str, layouts: list[MeshCase], directory: Path) -> list[dict[str, Any]]:
     """`run_steps` of layouts that share processes and devices, in processes of their own."""
     import numpy as np
 
@@ -174,24 +152,24 @@ def worker(args: argparse.Namespace) -> None:
     if args.coordinator:
         distributed.initialize(args.coordinator, args.processes, args.id, timeout=120)
     for number, text in enumerate(args.layout):
-        result = run_steps(args.method, Layout(*text.split(",")))
+        result = run_steps(args.method, MeshCase(*text.split(",")))
         if distributed.is_writer():
             np.savez(f"{args.worker}_{number}.npz", **result)
 
 
-def report(label: str, layout: Layout, worst: dict[str, float]) -> bool:
+def report(label: str, case: MeshCase, worst: dict[str, float]) -> bool:
     passed = all(worst[kind] <= bar for kind, bar in BARS.items())
-    where = f"{layout.processes} x {layout.devices}" if layout.processes > 1 else "8"
+    where = f"{case.processes} x {case.devices}" if case.processes > 1 else "8"
     values = "".join(f"{worst[kind]:12.1e}" for kind in BARS)
     verdict = "PASS" if passed else "FAIL"
-    print(f"{label:10}{layout.rules:18}{layout.mesh:6}{where:>8}{values}  {verdict}", flush=True)
+    print(f"{label:10}{case.rules:18}{case.mesh:6}{where:>8}{values}  {verdict}", flush=True)
     return passed
 
 
-def check(method: str, layouts: list[Layout]) -> bool:
+def check(method: str, layouts: list[MeshCase]) -> bool:
     """Prints a line per layout; True if all pass."""
     with tempfile.TemporaryDirectory() as directory:
-        one = Layout("data_parallel", "1x1", devices=1)
+        one = MeshCase("data_parallel", "1x1", devices=1)
         (reference,) = in_processes(method, [one], Path(directory))
         passed = True
         for _, group in itertools.groupby(layouts, key=lambda x: (x.processes, x.devices)):
@@ -206,7 +184,7 @@ def main() -> None:
     from tipr_jax.sharding import RULES
 
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--method", choices=method_names(), default="irra")
+    parser.add_argument("--method", choices=method_names(), help="default: all")
     parser.add_argument("--mesh", choices=MESHES, help="of 8 devices; default: all")
     parser.add_argument("--rules", choices=sorted(RULES), help="default: all")
     parser.add_argument("--processes", type=int, choices=(1, 2), help="default: both")
@@ -220,13 +198,14 @@ def main() -> None:
     rules = [args.rules] if args.rules else list(RULES)
     layouts = []
     if args.processes != 2:
-        layouts += [Layout(r, m) for m in ([args.mesh] if args.mesh else MESHES) for r in rules]
+        layouts += [MeshCase(r, m) for m in ([args.mesh] if args.mesh else MESHES) for r in rules]
     if args.processes != 1:
-        layouts += [Layout(r, m, 2, n) for n, m in TWO_PROCESSES for r in rules]
+        layouts += [MeshCase(r, m, 2, n) for n, m in TWO_PROCESSES for r in rules]
     bars = "".join(f"{f'{kind} {bar:g}':>18}" for kind, bar in BARS.items())
     print(f"bars:{bars}\n{'method':10}{'rules':18}{'mesh':6}{'devices':>8}", end="")
     print("".join(f"{kind:>12}" for kind in BARS))
-    sys.exit(not check(args.method, layouts))
+    methods = [args.method] if args.method else method_names()
+    sys.exit(not all([check(method, layouts) for method in methods]))
 
 
 if __name__ == "__main__":

@@ -67,7 +67,7 @@ def load_attributes(root: str, splits: dict[str, Split]) -> dict[str, tuple[Attr
 def _read(path: Path) -> dict[str, Any]:
     if not path.is_file():
         raise FileNotFoundError(
-            f"no attributes: expected {path}; ask the authors of IVT for it, or write one with "
+            f"no attributes: expected {path}; ask the authors for it, or write one with "
             f"python -m data_pipelines.columns.attributes --name={NAME} --root={path.parent.parent}"
         )
     try:

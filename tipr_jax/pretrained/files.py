@@ -49,7 +49,9 @@ def write_state_dict(path: str | Path, state_dict: Mapping[str, np.ndarray]) -> 
         if path.suffix == ".safetensors":
             from safetensors.numpy import save_file
 
-            save_file(dict(state_dict), partial)
+            # save_file writes the memory of an array, whatever its strides.
+            arrays = {key: np.asarray(value, order="C") for key, value in state_dict.items()}
+            save_file(arrays, partial)
         else:
             torch = _import_torch()
             torch.save({"model": {k: torch.tensor(v) for k, v in state_dict.items()}}, partial)
