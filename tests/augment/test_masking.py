@@ -16,8 +16,8 @@ EXAMPLES = json.loads(GOLDEN.read_text())["deterministic"]
 MASK_ID = 49405
 
 
-def official_draws(ids: list[int], seed: int) -> tuple[np.ndarray, np.ndarray]:
-    """The random numbers in the order in which the released code consumes them (spec irra §3.3)."""
+def official_numbers(ids: list[int], seed: int) -> tuple[np.ndarray, np.ndarray]:
+    """The random numbers in the order in which the release (datasets/bases.py) consumes them."""
     rng = random.Random(seed)
     draw, replacement = np.ones(len(ids)), np.ones(len(ids), np.int32)
     for position, token in enumerate(ids):
@@ -32,7 +32,7 @@ def official_draws(ids: list[int], seed: int) -> tuple[np.ndarray, np.ndarray]:
 def test_released_examples(number):
     example = EXAMPLES[number]
     ids = np.array([example["input_ids"]])
-    draw, replacement = official_draws(example["input_ids"], example["seed"])
+    draw, replacement = official_numbers(example["input_ids"], example["seed"])
     masked, labels = apply_mask(ids, draw[None], replacement[None], MASK_ID)
     assert masked[0].tolist() == example["mlm_ids"]
     assert labels[0].tolist() == example["mlm_labels"]

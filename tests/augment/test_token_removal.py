@@ -1,4 +1,4 @@
-"""The law of random token removal (spec ivt §4), measured on many draws."""
+"""The law of random token removal of the released IVT, measured on many samples."""
 
 import jax
 import jax.numpy as jnp

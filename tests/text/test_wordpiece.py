@@ -99,7 +99,7 @@ def test_a_windows_copy_of_vocab_txt(tokenizer, tmp_path):
         (lambda p: p.remove("[MASK]"), r"lacks \[MASK\]; expected the vocabulary of bert"),
         (lambda p: [p.remove("[CLS]"), p.remove("[UNK]")], r"lacks \[UNK\], \[CLS\]"),
         (lambda p: p.reverse(), r"\[PAD\] has id 25, expected 0"),
-        (lambda p: p.append("shirt"), "'shirt' is there twice"),
+        (lambda p: p.append("shirt"), "'shirt' occurs twice"),
         (lambda p: p.append("##Shirt"), "'##Shirt' has capitals"),
     ],
 )

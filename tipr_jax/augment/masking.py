@@ -1,7 +1,8 @@
 """Token masking for masked-language modelling, on the device.
 
 Source: BERT, section 3.1 (15 % of the tokens, of which 80 % become the mask, 10 % a random token
-and 10 % stay), `_build_random_masked_tokens_and_labels` of datasets/bases.py in IRRA's release.
+and 10 % stay); `_build_random_masked_tokens_and_labels` of datasets/bases.py in the release of
+IRRA.
 """
 
 import chex

@@ -1,1 +1,1 @@
-"""Loss functions: pure, on the global batch, scalar in float32. No gather flags, no ranks."""
+"""Loss functions: pure functions of the global batch, scalars in float32."""

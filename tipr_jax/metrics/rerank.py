@@ -58,7 +58,7 @@ def rerank_scores(similarity: np.ndarray, match_score: np.ndarray, k: int) -> np
     """float [Q,G]: the matching score of each query's k most similar rows, -100 elsewhere.
 
     similarity and match_score float [Q,G]; the similarity itself is not part of the result. This is
-    the plain form of `candidate_ranks`, which needs the scores of the candidates alone.
+    the unblocked form of `candidate_ranks`, which needs the scores of the candidates alone.
     """
     chex.assert_equal_shape((similarity, match_score))
     candidates = top_candidates(similarity, k)

@@ -237,7 +237,7 @@ class BertStack(nnx.Module):
 
     def _run(self, layers, x, context, key_mask, context_mask, keys, rate) -> jax.Array:
         context = None if context is None else context.astype(self.dtype)
-        keys = keys if rate else None  # nothing to draw: no code for it
+        keys = keys if rate else None  # without dropout no random numbers are computed
 
         def layer(x: jax.Array, block: tuple[BertLayer, jax.Array]) -> tuple[jax.Array, None]:
             module, number = block

@@ -1,4 +1,7 @@
-"""CLIP's byte-level BPE tokenizer, with the mask token IRRA adds (spec irra §3.1-3.2).
+"""CLIP's byte-level BPE tokenizer, with a mask token.
+
+Source: clip/simple_tokenizer.py in the release of CLIP; utils/simple_tokenizer.py and `tokenize` of
+datasets/bases.py in the release of IRRA, which adds the mask token.
 
 Clean (ftfy, html, whitespace, lower case) -> split into words with CLIP's pattern -> byte-level BPE
 from the `tokenizers` library -> `[SOT] ids [EOT] 0 0 ...`.
@@ -21,9 +24,9 @@ from tipr_jax.text import check_texts
 MASK_ID, SOT_ID, EOT_ID, VOCAB_SIZE = 49405, 49406, 49407, 49408
 
 VOCAB_PATH = pathlib.Path(__file__).with_name("bpe_simple_vocab_16e6.txt.gz")
-# The vocabulary file holds 262k merges, of which CLIP uses the first 48,894. IRRA puts its mask
-# token in the place of the last one ("jekyll</w>"). Deviation: the released code drops that entry
-# but keeps its merge, so a caption with the word "jekyll" raises KeyError there; here the merge
+# The vocabulary file holds 262k merges, of which CLIP uses the first 48,894. The mask token stands
+# in the place of the last one ("jekyll</w>"). Deviation: the released code drops that token, but
+# keeps its merge, so a caption with the word "jekyll" raises KeyError there; here the merge
 # goes too and the word is spelled with two tokens, "jeky" + "ll</w>".
 _NUM_MERGES = 48_893
 _MERGES_SHA256 = "af252de096663c39bd3e9be45ffd5df45e34270f5e3ed9cf09231f8172932f02"

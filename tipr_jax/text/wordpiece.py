@@ -1,7 +1,11 @@
-"""BERT's uncased WordPiece tokenizer, as IVT uses it: no [SEP] (spec ivt §3.1, quirk Q5).
+"""BERT's uncased WordPiece tokenizer without [SEP].
+
+Source: BERT, section 3; the release of IVT changes the special tokens to [CLS] alone, and its
+checkpoints depend on that.
 
 Clean, lower case, no accents -> split at spaces and punctuation -> longest known pieces, from the
-`tokenizers` library -> `[CLS] pieces 0 0 ...`. The vocabulary is that of a BERT folder, or trained.
+`tokenizers` library -> `[CLS] pieces 0 0 ...`. The vocabulary comes from a BERT folder, or is
+trained.
 """
 
 import functools
@@ -52,7 +56,7 @@ class WordPieceTokenizer:
 
     @functools.cached_property
     def continues_word(self) -> np.ndarray:
-        """bool [V]: whether a piece goes on with the word of the piece before it."""
+        """bool [V]: whether a piece belongs to the same word as the piece before it."""
         return np.array([piece.startswith(CONTINUES) for piece in self.pieces])
 
     def __call__(self, texts: Sequence[str], length: int) -> np.ndarray:
@@ -172,7 +176,7 @@ def _vocabulary_problem(pieces: Sequence[str]) -> str | None:
     if len(set(pieces)) < len(pieces):
         seen: set[str] = set()
         twice = next(piece for piece in pieces if piece in seen or seen.add(piece))
-        return f"{twice!r} is there twice; fetch the file again"
+        return f"{twice!r} occurs twice; fetch the file again"
     for piece in pieces:
         if any("A" <= c <= "Z" for c in piece) and not piece.startswith("["):
             return f"{piece!r} has capitals: a cased vocabulary; expected bert-base-uncased"

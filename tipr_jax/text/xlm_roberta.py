@@ -1,7 +1,10 @@
-"""XLM-R's SentencePiece tokenizer for captions of any language (spec bi_irra §4.3).
+"""XLM-R's SentencePiece tokenizer for captions of any language.
 
-Clean and cut to words -> pieces -> `<s> pieces </s> <pad> <pad> ...`. The vocabulary is that of an
-XLM-R folder, as `sentencepiece.bpe.model` or as `tokenizer.json`, or trained on captions.
+Source: Conneau et al., ACL 2020; the cleaning is `pre_caption` of dataset/utils.py in the release
+of X2-VLM, with the fewer punctuation marks that the release of Bi-IRRA removes.
+
+Clean and cut to words -> pieces -> `<s> pieces </s> <pad> <pad> ...`. The vocabulary comes from
+an XLM-R folder, as `sentencepiece.bpe.model` or as `tokenizer.json`, or is trained on captions.
 """
 
 import io
@@ -19,7 +22,8 @@ import tokenizers
 from tipr_jax.text import check_texts, write_vocabulary
 
 BOS_ID, PAD_ID, EOS_ID, UNKNOWN_ID = range(4)
-FIRST, LAST = ("<s>", "<pad>", "</s>", "<unk>"), "<mask>"  # pieces around those of a tokenizer.json
+# The special pieces of a tokenizer.json: at the beginning and at the end of its vocabulary.
+FIRST, LAST = ("<s>", "<pad>", "</s>", "<unk>"), "<mask>"
 MODEL_FILE, JSON_FILE = "sentencepiece.bpe.model", "tokenizer.json"
 _PUNCTUATION = str.maketrans(dict.fromkeys('.!"()*#:;~', " "))  # other scripts keep theirs
 
@@ -28,7 +32,7 @@ Encode = Callable[[list[str]], list[list[int]]]
 
 
 def clean(text: str, words: int | None = None) -> str:
-    """Lower case, without some ASCII punctuation, and of that the first `words` words.
+    """Lower case without some ASCII punctuation, cut to the first `words` words.
 
     Only runs of white space become one space; a single tab or line feed inside stays, as released.
     """
