@@ -8,7 +8,7 @@ import numpy as np
 
 from data_pipelines.patch_masks import block_mask
 from data_pipelines.span_masking import MaskingLaw, hidden_tokens, masked_positions
-from golden.report import Report, absolute
+from parity.report import Report, absolute
 from tipr_jax.text.xlm_roberta import XlmRobertaTokenizer, clean
 
 VOCABULARY = "XLM_ROBERTA"  # environment variable: a folder of xlm-roberta-base

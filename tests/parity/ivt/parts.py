@@ -7,29 +7,29 @@ import jax.numpy as jnp
 import numpy as np
 
 from configs.ivt import get_config
-from golden.irra_parts import torch_shapes
-from golden.ivt_model import Loaded, compare_loss
-from golden.report import Report, absolute, of_largest
+from parity.irra.parts import torch_shapes
+from parity.ivt.model import define, load
+from parity.ivt.training import compare_loss
+from parity.report import Report, absolute, of_largest
 from tipr_jax import optim
 from tipr_jax.losses.contrastive import cmpm_loss
-from tipr_jax.models import MODELS
 from tipr_jax.models.ivt import Config
 from tipr_jax.nn.pos_embed import resize_pos_embed
-from tipr_jax.precision import DtypePolicy
 from tipr_jax.pretrained import bert, ivt, timm_vit
 from tipr_jax.pretrained.key_table import flatten, unflatten
-from tipr_jax.train_state import count_parameters, define_model
+from tipr_jax.train_state import count_parameters
 
-PARAMETERS = 166_631_424  # of the full-size trunk at stride 12 (spec ivt §2.5)
+PARAMETERS = 166_631_424  # of the released trunk with 384x128 images and stride 12
 
 
 def check_cmpm(report: Report) -> None:
     golden = report.arrays("cmpm.npz")
+    gradient = jax.jit(jax.value_and_grad(cmpm_loss, (0, 1)))
     for case in sorted({key.split("/")[0] for key in golden or ()}):
         stored = golden.under(f"{case}/")
         features = jnp.asarray(stored["img"]), jnp.asarray(stored["txt"])
         labels = jnp.asarray(stored["labels"], jnp.int32)
-        value, grads = jax.value_and_grad(cmpm_loss, (0, 1))(*features, labels)
+        value, grads = gradient(*features, labels)
         compare_loss(report, f"cmpm {case}: loss", value, stored["loss"])
         ours = dict(zip(("grad_img", "grad_txt"), grads, strict=True))
         want = {key: stored[key] for key in ours}
@@ -54,10 +54,15 @@ def check_lr_schedule(report: Report) -> None:
     cfg = get_config()
     rate = cfg.optimizer.learning_rate
     # Row e of the file is the released epoch e; ours count from 0 and start with its epoch 1.
-    ours = [
-        [epoch] + [optim.learning_rate(cfg.schedule, int(epoch) - 1, rate * m) for m in (1, 2)]
-        for epoch in golden["table"][:, 0]
-    ]
+    table = optim.learning_rate_table(cfg.schedule, rate, (1.0, 2.0))
+
+    def rates(e: int) -> list[float]:
+        """What training reads from its table; the file has a row before it."""
+        if 0 <= e < len(table):
+            return table[e].tolist()
+        return [optim.learning_rate(cfg.schedule, e, rate * m) for m in (1, 2)]
+
+    ours = [[epoch, *rates(int(epoch) - 1)] for epoch in golden["table"][:, 0]]
     start = {"initial": ours[0][1:]}, {"initial": golden["initial_after_construction"]}
     report.compare(
         "lr_schedule: table", {"lr": ours}, {"lr": golden["table"]}, absolute(1e-12), "abs 1e-12"
@@ -75,7 +80,7 @@ def check_manifest(report: Report) -> None:
     golden = report.json("full_size_manifest_stride12.json")
     if golden is None:
         return
-    init = define_model(MODELS["ivt"], Config.vit_b16(), DtypePolicy())[2]
+    init = define(Config.vit_b16())[2]
     params = jax.eval_shape(init, jax.random.key(0))
     ours = torch_shapes(params, ivt.TABLE)
     stored = {key: tuple(shape) for key, shape in golden.items() if not ivt.INERT.search(key)}
@@ -88,10 +93,10 @@ def check_manifest(report: Report) -> None:
     )
 
 
-def check_pretrained_load(report: Report, loaded: Loaded) -> None:
+def check_pretrained_load(report: Report) -> None:
     """The converters of ViT and BERT, and the hand-over into a model of another grid."""
-    golden = report.arrays("pretrained_load.npz")
-    if golden is None:
+    loaded, golden = load(report), report.arrays("pretrained_load.npz")
+    if loaded is None or golden is None:
         return
     visual = timm_vit.from_torch(golden.under("vit/"), loaded.head_dim)
     textual = bert.from_torch(golden.under("bert/"), loaded.head_dim)
