@@ -1,23 +1,25 @@
 """Compares the project with golden arrays: `python scripts/check_golden.py irra DIR`.
 
 Prints one line per quantity and exits with 1 if any fails. Files of the layout that DIR lacks are
-listed as absent. The layout is described in the README.md beside the arrays.
+listed as absent. The layout is described in the README.md beside the arrays. The comparisons lie
+in tests/parity, one folder per method; the tests run the same ones on trimmed copies.
 """
 
 import argparse
-import importlib
 import os
 import sys
 from pathlib import Path
 
-METHODS = ("irra", "ivt", "bi_irra")
 ROOT = Path(__file__).resolve().parent.parent
-sys.path.insert(0, str(ROOT))  # also runs from a checkout that is not installed
+# Also runs from a checkout that is not installed; the comparisons lie beside the tests.
+sys.path[:0] = [str(ROOT), str(ROOT / "tests")]
+
+import parity
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("method", choices=METHODS)
+    parser.add_argument("method", choices=parity.METHODS)
     parser.add_argument("directory", type=Path)
     args = parser.parse_args()
     if not args.directory.is_dir():
@@ -28,10 +30,11 @@ def main() -> None:
     import jax
 
     jax.config.update("jax_default_matmul_precision", "highest")
-    from golden.report import Report
+    from parity.report import Report
 
     report = Report(args.directory)
-    importlib.import_module(f"golden.{args.method}").check(report)
+    for name, group in parity.groups_of(args.method, report).items():
+        report.attempt(name, group)
     sys.exit(0 if report.finish() else 1)
 
 

@@ -9,8 +9,8 @@ import pytest
 
 from configs import bi_irra as configs
 from tipr_jax import experiment, optim
+from tipr_jax.param_tree import flatten, unflatten
 from tipr_jax.pretrained import bi_irra
-from tipr_jax.pretrained.key_table import flatten, unflatten
 
 GOLDEN = Path(__file__).parent / "golden" / "bi_irra"
 

@@ -17,8 +17,8 @@ from tipr_jax.models import get_method
 from tipr_jax.models.bi_irra import objective as training
 from tipr_jax.models.bi_irra.config import LOSSES, Config
 from tipr_jax.models.bi_irra.model import text_mask
+from tipr_jax.param_tree import flatten, unflatten
 from tipr_jax.precision import ComputePolicy
-from tipr_jax.pretrained.key_table import flatten, unflatten
 from tipr_jax.train_state import define_model
 from tipr_jax.train_step import total_loss
 

@@ -18,9 +18,10 @@ from tipr_jax.models import get_method
 from tipr_jax.models.ivt import Config, batch_terms, forward, text_mask
 from tipr_jax.nn.dropout import drop_path_from_uniform
 from tipr_jax.nn.pos_embed import resize_pos_embed
+from tipr_jax.param_tree import flatten
 from tipr_jax.precision import ComputePolicy
 from tipr_jax.pretrained import ivt
-from tipr_jax.pretrained.key_table import flatten, torch_keys
+from tipr_jax.pretrained.key_table import torch_keys
 from tipr_jax.train_state import count_parameters, define_model
 
 GOLDEN = Path(__file__).parents[1] / "golden" / "ivt"

@@ -13,9 +13,10 @@ from configs.irra import get_config
 from tipr_jax import optim
 from tipr_jax.models import get_method
 from tipr_jax.models.irra import Config
+from tipr_jax.param_tree import flatten
 from tipr_jax.precision import ComputePolicy
 from tipr_jax.pretrained import irra
-from tipr_jax.pretrained.key_table import flatten, torch_keys
+from tipr_jax.pretrained.key_table import torch_keys
 from tipr_jax.train_state import count_parameters, define_model
 
 GOLDEN = Path(__file__).parents[1] / "golden" / "irra"

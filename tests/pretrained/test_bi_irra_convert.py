@@ -14,9 +14,9 @@ from tipr_jax import convert
 from tipr_jax.checkpoints import load_params
 from tipr_jax.models import get_method
 from tipr_jax.models.bi_irra.config import Config
+from tipr_jax.param_tree import flatten
 from tipr_jax.precision import ComputePolicy
 from tipr_jax.pretrained import beit, bi_irra, xlm_roberta
-from tipr_jax.pretrained.key_table import flatten
 from tipr_jax.run_files import model_fields
 from tipr_jax.train_state import count_parameters, define_model
 

@@ -15,10 +15,10 @@ from tipr_jax.checkpoints import load_params
 from tipr_jax.models import get_method
 from tipr_jax.models.irra import Config
 from tipr_jax.nn.pos_embed import resize_pos_embed
+from tipr_jax.param_tree import flatten
 from tipr_jax.precision import ComputePolicy
 from tipr_jax.pretrained import files, irra
 from tipr_jax.pretrained import openai_clip as clip
-from tipr_jax.pretrained.key_table import flatten
 from tipr_jax.run_files import model_fields
 from tipr_jax.train_state import define_model
 

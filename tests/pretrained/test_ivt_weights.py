@@ -9,9 +9,9 @@ from tipr_jax import convert
 from tipr_jax.checkpoints import load_params
 from tipr_jax.models import get_method
 from tipr_jax.models.ivt import LOSSES, Config, adopt
+from tipr_jax.param_tree import flatten
 from tipr_jax.precision import ComputePolicy
 from tipr_jax.pretrained import bert, ivt, start, timm_vit
-from tipr_jax.pretrained.key_table import flatten
 from tipr_jax.run_files import model_fields
 from tipr_jax.train_state import define_model
 

@@ -9,9 +9,9 @@ targets. `config` holds sizes and switches, `model` the network, `objective` the
 import numpy as np
 
 from tipr_jax.batch import ColumnSpec, MaskedPatches, MaskedWords, Translations
+from tipr_jax.models.bi_irra import objective
 from tipr_jax.models.bi_irra.config import Config
 from tipr_jax.models.bi_irra.model import BiIrra
-from tipr_jax.models.bi_irra.objective import objective, prepare_inputs
 from tipr_jax.models.method import (
     Adopted,
     Method,
@@ -22,7 +22,7 @@ from tipr_jax.models.method import (
 )
 from tipr_jax.nn.pos_embed import patch_grid, resize_relative_bias
 
-__all__ = ["METHOD", "BiIrra", "Config", "objective", "prepare_inputs"]
+__all__ = ["METHOD", "BiIrra", "Config"]
 
 
 def columns(config: Config) -> tuple[ColumnSpec, ...]:
@@ -91,8 +91,8 @@ def _with_mask_embed(loaded: Params, fresh: Params) -> tuple[Params, dict[str, s
 METHOD = Method(
     config=Config,
     model=BiIrra,
-    prepare_inputs=prepare_inputs,
-    objective=objective,
+    prepare_inputs=objective.prepare_inputs,
+    objective=objective.objective,
     columns=columns,
     tokenizer="xlm_roberta",
     adopt=adopt,

@@ -8,7 +8,7 @@ import numpy as np
 from data_pipelines.columns import clauses
 from data_pipelines.datasets.image_text_pairs import clean_caption
 from data_pipelines.sampler import identity_order
-from golden.report import Report, absolute
+from parity.report import Report, absolute
 from tipr_jax.metrics.retrieval import embedding_ranks, gallery_images, metrics_from_ranks
 
 # golden name -> ours. The file also holds one joined attribute list; it does not say of what.
@@ -68,8 +68,13 @@ def check_sampler(report: Report) -> None:
 
 
 def law(order: np.ndarray, pids: np.ndarray, size: int, k: int) -> list[str]:
-    """What an order violates of the sampler's law (spec ivt §6)."""
-    wrong = []
+    """What an order violates of the law of the released identity sampler.
+
+    A batch is P persons with K rows each; the rows left after a person's last whole group are not
+    used; a person with fewer than K rows is filled up to one group, with replacement; an epoch
+    ends when fewer than P persons have a group left.
+    """
+    wrong, left = [], 0
     groups = order.reshape(-1, k)
     rows_of = Counter(pids.tolist())
     if len(order) % size:
@@ -84,6 +89,10 @@ def law(order: np.ndarray, pids: np.ndarray, size: int, k: int) -> list[str]:
         whole = rows_of[person] >= k
         if whole and len(set(mine.ravel())) != mine.size:
             wrong.append(f"person {person}: a row twice")
-        if len(mine) > max(1, rows_of[person] // k):
+        most = max(1, rows_of[person] // k)
+        if len(mine) > most:
             wrong.append(f"person {person}: too many groups")
+        left += len(mine) < most
+    if left >= size // k:
+        wrong.append("it ended although enough persons had a group left")
     return wrong

@@ -7,18 +7,17 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from golden.report import Report, absolute, of_largest, relative
+from parity.bi_irra.model import define
+from parity.report import Report, absolute, of_largest, relative
 from tipr_jax import optim
 from tipr_jax.losses.matching import soft_itc_loss
 from tipr_jax.metrics.rerank import candidate_ranks, rerank_scores, top_candidates
 from tipr_jax.metrics.retrieval import metrics_from_ranks, metrics_from_similarity
-from tipr_jax.models import get_method
 from tipr_jax.models.bi_irra.config import Config
 from tipr_jax.models.bi_irra.objective import scale_gradient, unit
 from tipr_jax.nn.beit import relative_position_index
-from tipr_jax.precision import ComputePolicy
 from tipr_jax.pretrained import bi_irra
-from tipr_jax.train_state import count_parameters, define_model
+from tipr_jax.train_state import count_parameters
 
 PERCENT = absolute(1e-4), "1e-4 percent points"
 
@@ -109,14 +108,13 @@ def check_full_size(report: Report) -> None:
     golden = report.json("full_size_manifest.json")
     if golden is None:
         return
-    init = define_model(get_method("bi_irra"), Config.base(), ComputePolicy())[2]
+    init = define(Config.base())[2]
     params = jax.eval_shape(init, jax.random.key(0))
     count = count_parameters(params), golden["released_total_parameters"]
     report.exact("full size: parameters", {"count": count})
-    # Zeros that take no memory, so that the converter's own transforms give names and shapes.
     ours = shapes_under_released_names(params)
     stored = {
-        key: (tuple(row["shape"]), row["count"])
+        key: (tuple(row["shape"]), layers(key, row["count"]))
         for key, row in golden["released"].items()
         if not key.endswith(("relative_position_index", "position_ids"))
     }
@@ -124,12 +122,22 @@ def check_full_size(report: Report) -> None:
     report.exact("full size: names, shapes and layers", pairs)
 
 
-def shapes_under_released_names(params: dict) -> dict[str, tuple[tuple[int, ...], int]]:
-    """{released name with {i} for a layer: (shape, layers)} of abstract parameters."""
+def layers(key: str, count: int) -> list[int]:
+    """The numbers of the layers that hold such a tensor; of one text stack, the last ones fuse."""
+    first = Config.base().text_depth if ".crossattention." in key else 0
+    return list(range(first, first + count)) if "{i}" in key else []
+
+
+def shapes_under_released_names(params: dict) -> dict[str, tuple[tuple[int, ...], list[int]]]:
+    """{released name with {i} for a layer: (shape, numbers of layers)} of abstract parameters."""
+    # Zeros that take no memory, so that the converter's own transforms give names and shapes.
     nothing = jax.tree.map(lambda x: np.broadcast_to(np.int8(0), x.shape), params)
-    state_dict = bi_irra.with_tied_names(bi_irra.to_torch(nothing))
-    found: dict[str, list] = {}
-    for key, value in state_dict.items():
-        name = re.sub(r"\.(layer|blocks)\.\d+\.", r".\1.{i}.", key)
-        found.setdefault(name, []).append(value.shape)
-    return {name: (shapes[0], len(shapes)) for name, shapes in found.items()}
+    found: dict[str, tuple] = {}
+    for key, value in bi_irra.with_tied_names(bi_irra.to_torch(nothing)).items():
+        number = re.search(r"\.(?:layer|blocks)\.(\d+)\.", key)
+        name = key if number is None else key[: number.start(1)] + "{i}" + key[number.end(1) :]
+        shape, numbers = found.setdefault(name, (value.shape, []))
+        if value.shape != shape:
+            raise ValueError(f"{key} is {value.shape}, other layers hold {shape}")
+        numbers += [] if number is None else [int(number[1])]
+    return {name: (shape, sorted(numbers)) for name, (shape, numbers) in found.items()}

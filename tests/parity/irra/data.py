@@ -14,7 +14,7 @@ from data_pipelines.datasets.annotations import load_dataset
 from data_pipelines.datasets.layouts import LAYOUTS
 from data_pipelines.datasets.split import Split
 from data_pipelines.sampler import identity_order
-from golden.report import Report, absolute
+from parity.report import Report, absolute
 from tipr_jax.augment import image as device_image
 from tipr_jax.augment.masking import apply_mask, mask_tokens
 from tipr_jax.metrics import retrieval
@@ -140,7 +140,10 @@ def check_masking(report: Report) -> None:
 
 
 def official_draws(ids: np.ndarray, seed: int, mask_id: int) -> tuple[np.ndarray, np.ndarray]:
-    """The random numbers in the order in which the released code consumes them (spec irra §3.3)."""
+    """The random numbers in the order in which the released code consumes them.
+
+    anosorae/IRRA, datasets/bases.py: `_build_masked_tokens_and_labels`.
+    """
     rng = random.Random(seed)
     draw, replacement = np.ones(len(ids)), np.ones(len(ids), np.int32)
     for position, token in enumerate(ids):

@@ -8,7 +8,7 @@ import numpy as np
 
 from data_pipelines.columns.masked_patches import block_mask
 from data_pipelines.columns.masked_words import masked_positions, replace_tokens
-from golden.report import Report, absolute
+from parity.report import Report, absolute
 from tipr_jax.batch import MaskedWords
 from tipr_jax.text.xlm_roberta import XlmRobertaTokenizer, clean
 

@@ -11,18 +11,19 @@ import optax
 from flax import nnx
 
 from configs.bi_irra import get_config
-from golden.bi_irra_model import DERIVED, KEY_BIAS, LOSSES, Loaded
-from golden.report import Report, absolute, of_largest, relative
+from parity.bi_irra.model import DERIVED, KEY_BIAS, LOSSES, Loaded, load
+from parity.report import Report, absolute, of_largest, relative
 from tipr_jax import optim
 from tipr_jax.models.bi_irra import objective as training
+from tipr_jax.param_tree import flatten, unflatten
 from tipr_jax.pretrained import bi_irra
-from tipr_jax.pretrained.key_table import flatten, unflatten
 from tipr_jax.train_step import total_loss
 
 
-def check_gradients(report: Report, loaded: Loaded) -> None:
-    golden, full = report.json("losses_and_grad_norms.json"), report.arrays("grads.npz")
-    if golden is None:
+def check_gradients(report: Report) -> None:
+    loaded, full = load(report), report.arrays("grads.npz")
+    golden = report.json("losses_and_grad_norms.json")
+    if loaded is None or golden is None:
         return
     gradients = gradient_function(loaded)
     total = bi_irra.to_torch(gradients(loaded.params, jnp.ones(len(LOSSES))))
@@ -65,9 +66,9 @@ def norm(x: np.ndarray) -> float:
     return float(np.linalg.norm(np.asarray(x, np.float64)))
 
 
-def check_trajectory(report: Report, loaded: Loaded) -> None:
-    golden = report.json("trajectory.json")
-    if golden is None:
+def check_trajectory(report: Report) -> None:
+    loaded, golden = load(report), report.json("trajectory.json")
+    if loaded is None or golden is None:
         return
     optimizer_cfg, schedule, per_epoch = training_config(golden["schedule"])
     optimizer, table = optim.make_optimizer(
@@ -137,4 +138,5 @@ def compare_parameters(report: Report, golden: dict, before: dict, after: dict, 
     stored = {k: v for k, v in golden["weight_decay"].items() if not k.startswith("classifier.")}
     pairs = {k: (np.unique(ours[k]), np.float32([v])) for k, v in stored.items() if k in ours}
     missing = {k: (None, v) for k, v in stored.items() if k not in ours and not k.endswith(DERIVED)}
-    report.exact("trajectory: weight_decay", pairs | missing)
+    unknown = {k: (np.unique(v), None) for k, v in ours.items() if k not in stored}
+    report.exact("trajectory: weight_decay", pairs | missing | unknown)

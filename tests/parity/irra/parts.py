@@ -4,6 +4,7 @@ import json
 import re
 from collections.abc import Callable
 from types import SimpleNamespace
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -11,41 +12,53 @@ import numpy as np
 import optax
 
 from configs.irra import get_config
-from golden.irra_model import settings_by_key
-from golden.report import Report, absolute, loss, of_largest, relative
+from parity.irra.model import define
+from parity.irra.training import settings_by_key
+from parity.report import Report, absolute, loss, of_largest, relative
 from tipr_jax import optim
 from tipr_jax.losses.classification import identity_loss, masked_lm_loss
 from tipr_jax.losses.contrastive import cmpm_loss, itc_loss, sdm_loss
-from tipr_jax.models import get_method
 from tipr_jax.models.irra import Config
 from tipr_jax.nn.pos_embed import resize_pos_embed
-from tipr_jax.precision import ComputePolicy
+from tipr_jax.param_tree import flatten
 from tipr_jax.pretrained import irra
-from tipr_jax.pretrained.key_table import flatten, torch_keys
-from tipr_jax.train_state import define_model
+from tipr_jax.pretrained.key_table import torch_keys
+
+INPUTS = ("image_feats", "text_feats", "pids", "image_ids", "logit_scale", "id_labels")
+INPUTS += ("image_logits", "text_logits", "mlm_scores", "mlm_labels")
 
 
-def loss_functions(case: dict[str, np.ndarray]) -> dict[str, tuple[Callable, tuple]]:
+def loss_functions(case: dict[str, jax.Array]) -> dict[str, tuple[Callable, tuple]]:
     """{golden name: (function of the differentiated inputs, those inputs)} of one loss case."""
     features = case["image_feats"], case["text_feats"]
-    ids, images, scale = case["pids"], case["image_ids"], float(case["logit_scale"])
-    labels, words = jnp.asarray(case["id_labels"]), jnp.asarray(case["mlm_labels"])
+    ids, images, scale = case["pids"], case["image_ids"], case["logit_scale"]
 
     def sdm(**options) -> tuple[Callable, tuple]:
-        return lambda a, b: sdm_loss(a, b, jnp.asarray(ids), logit_scale=scale, **options), features
+        return lambda a, b: sdm_loss(a, b, ids, logit_scale=scale, **options), features
 
     return {
         "sdm": sdm(),
-        "sdm_imgid": sdm(image_id=jnp.asarray(images)),
-        "sdm_imgid_f0.5_eps1e-6": sdm(image_id=jnp.asarray(images), factor=0.5, epsilon=1e-6),
+        "sdm_imgid": sdm(image_id=images),
+        "sdm_imgid_f0.5_eps1e-6": sdm(image_id=images, factor=0.5, epsilon=1e-6),
         "itc": (lambda a, b: itc_loss(a, b, logit_scale=scale), features),
-        "cmpm": (lambda a, b: cmpm_loss(a, b, jnp.asarray(ids)), features),
+        "cmpm": (lambda a, b: cmpm_loss(a, b, ids), features),
         "id": (
-            lambda a, b: identity_loss(a, b, labels)[0],
+            lambda a, b: identity_loss(a, b, case["id_labels"])[0],
             (case["image_logits"], case["text_logits"]),
         ),
-        "mlm": (lambda a: masked_lm_loss(a, words)[0], (case["mlm_scores"],)),
+        "mlm": (lambda a: masked_lm_loss(a, case["mlm_labels"])[0], (case["mlm_scores"],)),
     }
+
+
+@jax.jit
+def values_and_gradients(case: dict[str, jax.Array]) -> tuple[dict, dict]:
+    """Every loss of a case, and its gradients as the golden file names them."""
+    values, gradients = {}, {}
+    for name, (function, inputs) in loss_functions(case).items():
+        value, grads = jax.value_and_grad(function, tuple(range(len(inputs))))(*inputs)
+        values[name] = value
+        gradients |= dict(zip((f"{name}_grad_a", f"{name}_grad_b"), grads, strict=False))
+    return values, gradients
 
 
 def check_losses(report: Report) -> None:
@@ -54,12 +67,8 @@ def check_losses(report: Report) -> None:
         return
     for case in map(str, golden["cases"]):
         stored = golden.under(f"{case}/")
-        values, gradients = {}, {}
-        for name, (function, inputs) in loss_functions(stored).items():
-            argnums = tuple(range(len(inputs)))
-            value, grads = jax.value_and_grad(function, argnums)(*map(jnp.asarray, inputs))
-            values[name] = value
-            gradients |= dict(zip((f"{name}_grad_a", f"{name}_grad_b"), grads, strict=False))
+        inputs = {key: jnp.asarray(stored[key]) for key in INPUTS}
+        values, gradients = values_and_gradients(inputs)
         pick = {key: stored[key] for key in values}
         report.compare(f"losses {case}", values, pick, loss(1e-5), "1e-5 * max(1, |golden|)")
         report.compare(
@@ -94,10 +103,15 @@ def check_adam(report: Report) -> None:
     optimizer, table = optim.make_optimizer(cfg, schedule, params, 1, complete)
     groups = optim.parameter_groups(params, tuple(cfg.groups), complete)
     state, steps = optimizer.init(params), sum(key.endswith("/lr") for key in golden)
+
+    @jax.jit
+    def step(params: dict, state: Any, grads: dict) -> tuple:
+        updates, state = optimizer.update(grads, state, params)
+        return optax.apply_updates(params, updates), state
+
     ours, stored, rates, stored_rates = {}, {}, {}, {}
     for t in range(steps):
-        updates, state = optimizer.update(read(f"step{t}/grad/"), state, params)
-        params = optax.apply_updates(params, updates)
+        params, state = step(params, state, read(f"step{t}/grad/"))
         ours |= {f"step{t} {name}": params[our_name(name)] for name in names}
         stored |= {f"step{t} {name}": golden[f"step{t}/param/{name}"] for name in names}
         rates[f"step{t}"] = np.array([table[t][groups.index[our_name(name)]] for name in names])
@@ -140,11 +154,14 @@ def check_schedules(report: Report) -> None:
 
 
 def compare_schedule(report: Report, title: str, cfg, golden: np.ndarray, multipliers) -> None:
+    """The table that training reads; golden has one row more, which training never reaches."""
     base = get_config().optimizer.learning_rate
-    ours = [
+    table = optim.learning_rate_table(cfg, base, multipliers)[: len(golden)]
+    beyond = [
         [optim.learning_rate(cfg, epoch, base * m) for m in multipliers]
-        for epoch in range(len(golden))
+        for epoch in range(len(table), len(golden))
     ]
+    ours = np.concatenate([table, np.reshape(beyond, (-1, len(multipliers)))])
     report.compare(title, {"lr": ours}, {"lr": golden}, relative(1e-9), "rel 1e-9")
 
 
@@ -153,7 +170,7 @@ def check_parameter_groups(report: Report) -> None:
     golden = report.json("vitb16_params.json")
     if golden is None:
         return
-    init = define_model(get_method("irra"), Config.vit_b16(), ComputePolicy())[2]
+    init = define(Config.vit_b16())[2]
     params = jax.eval_shape(init, jax.random.key(0))
     cfg = get_config().optimizer
     groups = optim.parameter_groups(params, tuple(cfg.groups), params | {"logit_scale": 0.0})

@@ -8,28 +8,27 @@ import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 
-from golden.ivt_model import Loaded, compare_loss, norm
-from golden.report import Arrays, Report, absolute, relative
+from parity.ivt.model import Loaded, define, load
+from parity.ivt.training import compare_loss, norm
+from parity.report import Arrays, Report, absolute, relative
 from tipr_jax.losses.matching import negative_weights, soft_itc_loss
-from tipr_jax.models import get_method
 from tipr_jax.models import ivt as method
 from tipr_jax.models.ivt import Config, Ivt, text_mask
-from tipr_jax.precision import ComputePolicy
 from tipr_jax.pretrained import ivt
-from tipr_jax.train_state import define_model
 
 WORD_TABLE = "encoder_fusion.bert.embeddings.word_embeddings.weight"  # shared with the decoder
 DECODER = "encoder_fusion.cls.predictions.decoder.weight"
 
 
-def check_pretrain(report: Report, loaded: Loaded) -> None:
+def check_pretrain(report: Report) -> None:
+    loaded = load(report)
     weights, golden = report.arrays("pretrain_weights.npz"), report.arrays("pretrain.npz")
-    if weights is None:
+    if loaded is None or weights is None:
         return
     config, params = check_weights(report, loaded, {key: weights[key] for key in weights})
     if golden is None:
         return
-    graphdef = define_model(get_method("ivt"), config, ComputePolicy())[0]
+    graphdef = define(config)[0]
     inputs, negatives = pretrain_inputs(golden), recorded_negatives(golden)
 
     def loss(params: Any) -> tuple[jax.Array, dict]:

@@ -1,9 +1,10 @@
 """Collects comparisons: one printed line per quantity, and which stored arrays were read."""
 
+import functools
 import json
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -30,15 +31,60 @@ def loss(x: float) -> Limit:
 EXACT = absolute(0.0)
 
 
+class Thinned(NamedTuple):
+    """What a trimmed golden file keeps of a large array: every n-th value, and the shape."""
+
+    values: np.ndarray  # [ceil(size / step)]
+    step: int
+    shape: tuple[int, ...]
+
+    @property
+    def name_suffix(self) -> str:
+        """How the file names it: "key@9@384x128x3" is every ninth value of `key`."""
+        return f"@{self.step}@{'x'.join(map(str, self.shape))}"
+
+
+@functools.cache
+def read_arrays(path: Path) -> dict[str, np.ndarray | Thinned]:
+    """The arrays of an npz file by name; read once per process."""
+    with np.load(path, allow_pickle=False) as file:
+        stored = dict(file)
+    arrays = {}
+    for key, value in stored.items():
+        name, *thinned = key.split("@")
+        if thinned:
+            step, shape = thinned
+            value = Thinned(value, int(step), tuple(map(int, shape.split("x"))))
+        arrays[name] = value
+    return arrays
+
+
+def at_stored_places(ours: Any, golden: Any) -> tuple[Any, Any] | None:
+    """(ours, golden) at the places that golden keeps; None if the shapes differ."""
+    if np.shape(ours) != shape_of(golden):
+        return None
+    if isinstance(golden, Thinned):
+        return np.reshape(ours, -1)[:: golden.step], golden.values
+    return ours, golden
+
+
+def shape_of(golden: Any) -> tuple[int, ...]:
+    return golden.shape if isinstance(golden, Thinned) else np.shape(golden)
+
+
+def equal(ours: Any, golden: Any) -> bool:
+    pair = at_stored_places(ours, golden) if isinstance(golden, Thinned) else (ours, golden)
+    return pair is not None and np.array_equal(*pair)
+
+
 class Arrays(Mapping):
     """An npz file that remembers which of its arrays were read."""
 
     def __init__(self, path: Path):
-        with np.load(path, allow_pickle=False) as file:
-            self._arrays = dict(file)
+        self._arrays = read_arrays(path)
         self.name, self.unread = path.name, set(self._arrays)
 
-    def __getitem__(self, key: str) -> np.ndarray:
+    def __getitem__(self, key: str) -> Any:
         self.unread.discard(key)
         return self._arrays[key]
 
@@ -48,17 +94,18 @@ class Arrays(Mapping):
     def __len__(self) -> int:
         return len(self._arrays)
 
-    def under(self, prefix: str) -> dict[str, np.ndarray]:
+    def under(self, prefix: str) -> dict[str, Any]:
         """{rest of the name: array} of all names that begin with `prefix`."""
         return {k.removeprefix(prefix): self[k] for k in self if k.startswith(prefix)}
 
 
 class Report:
-    """Prints a line per quantity; `finish` prints the summary and says whether all passed."""
+    """Prints a line per quantity that is compared, and keeps what failed."""
 
     def __init__(self, directory: Path):
         self.directory = directory
         self.passed = self.failed = 0
+        self.problems: list[str] = []  # "quantity: what is wrong"
         self.absent: list[str] = []
         self.worst = (0.0, "")  # error / limit
         self._files: dict[str, Arrays] = {}
@@ -96,11 +143,12 @@ class Report:
         abs_error = rel_error = 0.0
         wrong = [f"{name} is not in the golden data" for name in ours if name not in golden]
         for name, value in golden.items():
-            want = np.asarray(value, np.float64)
-            got = np.asarray(ours[name], np.float64) if name in ours else np.nan
-            if np.shape(got) != want.shape:
-                wrong.append(f"{name}: shape {np.shape(got)}, golden {want.shape}")
+            pair = at_stored_places(ours[name], value) if name in ours else None
+            if pair is None:
+                shape = np.shape(ours[name]) if name in ours else "missing"
+                wrong.append(f"{name}: shape {shape}, golden {shape_of(value)}")
                 continue
+            got, want = (np.asarray(x, np.float64) for x in pair)
             error = np.abs(got - want)
             allowed = np.broadcast_to(limit(want), want.shape)
             if not np.all(error <= allowed):  # NaN fails too
@@ -118,33 +166,33 @@ class Report:
         differing = [
             f"{name}: {str(ours)[:60]} != {str(golden)[:60]}"
             for name, (ours, golden) in rows.items()
-            if not np.array_equal(ours, golden)
+            if not equal(ours, golden)
         ]
         self._result(quantity, len(rows), "-", "-", "exact", differing)
 
-    def attempt(self, part: Callable, *args: Any) -> Any:
-        """part(report, *args); if it breaks, that is a FAIL of its own and the result None."""
+    def attempt(self, name: str, group: "Callable[[Report], None]") -> None:
+        """Runs a group of comparisons; if it breaks, that is a FAIL of its own."""
         try:
-            return part(self, *args)
+            group(self)
         except Exception as error:
-            self.error(part.__name__, f"{type(error).__name__}: {str(error)[:200]}")
-
-    def error(self, quantity: str, problem: str) -> None:
-        """A comparison that could not be made."""
-        self._result(quantity, 0, "-", "-", "-", [problem])
+            problem = f"{type(error).__name__}: {str(error)[:200]}"
+            self._result(name, 0, "-", "-", "-", [problem])
 
     def _row(self, name, count, abs_error, rel_error, tolerance, result) -> None:
         print(f"{name:46} {count:>6} {abs_error:>9} {rel_error:>9}  {tolerance:24} {result}")
 
     def _result(self, quantity, count, abs_error, rel_error, tolerance, wrong: list[str]) -> None:
+        wrong = wrong or ([] if count else ["nothing was compared"])
         self.passed, self.failed = self.passed + (not wrong), self.failed + bool(wrong)
         self._row(quantity, count, abs_error, rel_error, tolerance, "FAIL" if wrong else "PASS")
+        self.problems += [f"{quantity}: {problem}" for problem in wrong]
         for problem in wrong[:5]:
             print(f"    {problem}")
         if len(wrong) > 5:
             print(f"    and {len(wrong) - 5} more of {count}")
 
     def finish(self) -> bool:
+        """Prints the summary; True if something was compared and nothing failed."""
         for name in self.absent:
             print(f"absent: {name}")
         for file in self._files.values():
@@ -155,4 +203,4 @@ class Report:
             f"{self.passed} PASS, {self.failed} FAIL, {len(self.absent)} files absent; "
             f"closest to its limit: {self.worst[1]} at {self.worst[0]:.1%}"
         )
-        return self.failed == 0
+        return self.passed > 0 and self.failed == 0

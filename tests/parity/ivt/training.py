@@ -1,6 +1,6 @@
-"""The IVT model against golden arrays: features, token removal, DropPath, gradients, training."""
+"""IVT's training against golden arrays: token removal, DropPath, gradients, eight steps."""
 
-from typing import Any, NamedTuple
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -9,158 +9,22 @@ import optax
 from flax import nnx
 
 from configs.ivt import get_config
-from golden.report import Report, absolute, of_largest, relative
+from parity.ivt.model import LEVELS, Loaded, batch_of, by_level, by_pair, is_inert, load
+from parity.report import Report, absolute, of_largest, relative
 from tipr_jax import optim
 from tipr_jax.augment.token_removal import keep_all_but
-from tipr_jax.losses.contrastive import cmpm_loss, l2_normalise
-from tipr_jax.models import get_method
+from tipr_jax.losses.contrastive import cmpm_loss
 from tipr_jax.models.ivt import Config, Ivt, batch_terms, forward, text_mask
 from tipr_jax.nn.dropout import drop_path_from_uniform
-from tipr_jax.precision import ComputePolicy
+from tipr_jax.nn.pos_embed import patch_grid
 from tipr_jax.pretrained import ivt
-from tipr_jax.train_state import define_model
 from tipr_jax.train_step import total_loss
-
-LEVELS = 3  # the golden batch is [word; phrase; sentence], each of the same pairs
-
-
-class Loaded(NamedTuple):
-    config: Config
-    graphdef: nnx.GraphDef
-    params: dict
-    state_dict: dict[str, np.ndarray]
-    head_dim: int
-
-
-def check_weights(report: Report) -> Loaded | None:
-    """Converts weights.npz and checks the inferred sizes; None if there is no such file."""
-    sizes, weights = report.json("config.json"), report.arrays("weights.npz")
-    if sizes is None or weights is None:
-        return None
-    config = Config(
-        image_size=tuple(sizes["image"]),
-        patch=sizes["patch"],
-        stride=sizes["stride"],
-        width=sizes["width"],
-        depth=sizes["depth"],
-        heads=sizes["heads"],
-        text_length=sizes["text_length"],
-        vocab_size=sizes["vocab"],
-        max_positions=sizes["text_positions"],
-        drop_path=0.0,
-        dropout=0.0,
-    )
-    head_dim = config.width // config.heads
-    state_dict = {key: weights[key] for key in weights}
-    params = ivt.from_torch(state_dict, head_dim)
-    inferred = ivt.infer_config(state_dict, config.image_size, config.stride, head_dim)
-    inferred.pop("text_length", None)  # not decided by the weights
-    wrong = {k: v for k, v in inferred.items() if getattr(config, k) != v}
-    grid = {"grid": (ivt.grid_of(inferred), tuple(sizes["grid"]))}
-    report.exact("weights: sizes inferred from shapes", {"sizes": (wrong, {})} | grid)
-    back = ivt.to_torch(params)
-    report.exact(
-        "weights: there and back",
-        {k: (back.get(k), v) for k, v in state_dict.items() if not is_inert(k)},
-    )
-    graphdef = define_model(get_method("ivt"), config, ComputePolicy())[0]
-    return Loaded(config, graphdef, params, state_dict, head_dim)
-
-
-def is_inert(key: str) -> bool:
-    """Tensors of a fine-tuned file that nothing reads (spec ivt §2.4)."""
-    return key == "temp" or bool(ivt.INERT.search(key))
-
-
-def check_state_dict_manifest(report: Report, loaded: Loaded) -> None:
-    manifest = report.json("state_dict_manifest.json")
-    if manifest is None:
-        return
-    ours = ivt.to_torch(loaded.params)
-    pairs = {
-        key: (ours[key].shape if key in ours else None, tuple(shape))
-        for key, (shape, trained) in manifest.items()
-        if trained is not None and not is_inert(key)
-    }
-    report.exact("state_dict_manifest: names and shapes", pairs)
-    names = {"names": (sorted(ours), sorted(pairs))}
-    report.exact("state_dict_manifest: nothing else is trained", names)
-
-
-def batch_of(report: Report) -> dict[str, np.ndarray] | None:
-    """inputs.npz by pairs: image [B,S,H,W,3], text_ids and text_mask [B,S,L], person_id [B]."""
-    golden = report.arrays("inputs.npz")
-    if golden is None:
-        return None
-    levels = {
-        "image": golden["images"].transpose(0, 2, 3, 1),
-        "text_ids": golden["input_ids"].astype(np.int32),
-        "text_mask": golden["attention_mask"] != 0,
-    }
-    return {k: by_pair(v) for k, v in levels.items()} | {"person_id": golden["pid"]}
-
-
-def by_pair(x: np.ndarray) -> np.ndarray:
-    """[S*B,...], level after level as stored -> [B,S,...]."""
-    return x.reshape(LEVELS, -1, *x.shape[1:]).swapaxes(0, 1)
-
-
-def by_level(x: jax.Array) -> jax.Array:
-    """The inverse of `by_pair`."""
-    return jnp.swapaxes(x, 0, 1).reshape(-1, *x.shape[2:])
-
-
-def check_eval_features(report: Report, loaded: Loaded) -> None:
-    golden, batch = report.arrays("eval_features.npz"), batch_of(report)
-    if golden is None or batch is None:
-        return
-    stored = report.arrays("inputs.npz")
-    mask = {"mask": (text_mask(by_level(batch["text_ids"])), by_level(batch["text_mask"]))}
-    report.exact("inputs: text mask", mask)
-    report.exact("inputs: labels", {"pid3": (np.tile(stored["pid"], LEVELS), stored["pid3"])})
-    model = nnx.merge(loaded.graphdef, loaded.params)
-    image, text_ids = by_level(batch["image"]), by_level(batch["text_ids"])
-    ours = jax.jit(activations)(model, image, text_ids)
-    for key in golden:
-        want = golden[key]
-        limit = 2e-6 if key == "txt_text_embed" else 5e-6  # there an LN eps of 1e-6 shows
-        pair = {key: ours[key][: len(want)]} if key in ours else {}
-        report.compare(f"eval_features: {key}", pair, {key: want}, absolute(limit), f"abs {limit}")
-
-
-def activations(model: Ivt, image: jax.Array, text_ids: jax.Array) -> dict[str, jax.Array]:
-    """Every stored activation, of all rows."""
-    trunk, mask = model.encoder, text_mask(text_ids)
-    out = {
-        "vis_patch_embed": trunk.patch_embed(image),
-        "txt_text_embed": trunk.text_embed(text_ids),
-    }
-    streams = (
-        ("vis", trunk.embed_image(image), trunk.mlp_image, None),
-        ("txt", out["txt_text_embed"], trunk.mlp_text, mask),
-    )
-    for name, x, mlps, key_mask in streams:
-        for i in range(len(mlps.fc_in.bias)):
-            block, mlp = jax.tree.map(lambda p, i=i: p[i], (trunk.blocks, mlps))
-            out[f"{name}_blk{i}_attn"] = block.attn(block.ln_1(x), key_mask=key_mask)
-            x = out[f"{name}_blk{i}_out"] = block(x, mlp, key_mask, None)
-    for name, tokens in (
-        ("vis", trunk.image_tokens(image)),
-        ("txt", trunk.text_tokens(text_ids, key_mask=mask)),
-    ):
-        feature = tokens[:, 0]
-        out |= {
-            f"tokens_{name}": tokens,
-            f"out_{name}": feature,
-            f"norm_{name}": l2_normalise(feature),
-        }
-    return out
 
 
 def train_inputs(batch: dict, config: Config, keep_image: Any, keep_text: Any) -> dict:
     """What `objective` reads when the tokens at these positions stay."""
     rows, levels, length = batch["text_ids"].shape
-    grid_rows, grid_cols = ivt.grid_of(vars(config))
+    grid_rows, grid_cols = patch_grid(config.image_size, config.patch, config.stride)
     image_mask = np.isin(np.arange(1 + grid_rows * grid_cols), keep_image)
     return {
         "image": jnp.asarray(batch["image"]),
@@ -173,9 +37,9 @@ def train_inputs(batch: dict, config: Config, keep_image: Any, keep_text: Any) -
     }
 
 
-def check_masked_train(report: Report, loaded: Loaded) -> None:
-    golden, batch = report.arrays("masked_train.npz"), batch_of(report)
-    if golden is None or batch is None:
+def check_masked_train(report: Report) -> None:
+    loaded, golden, batch = load(report), report.arrays("masked_train.npz"), batch_of(report)
+    if loaded is None or golden is None or batch is None:
         return
     norms = report.json("grad_norms.json") or {}
     gradient = jax.jit(jax.value_and_grad(features_and_loss(loaded), has_aux=True))
@@ -239,9 +103,9 @@ def norm(x: np.ndarray) -> float:
     return float(np.linalg.norm(np.asarray(x, np.float64)))
 
 
-def check_droppath(report: Report, loaded: Loaded) -> None:
-    golden, batch = report.arrays("droppath.npz"), batch_of(report)
-    if golden is None or batch is None:
+def check_droppath(report: Report) -> None:
+    loaded, golden, batch = load(report), report.arrays("droppath.npz"), batch_of(report)
+    if loaded is None or golden is None or batch is None:
         return
     depth, rates = loaded.config.depth, golden["rates"]
     # Rows: image pass, then text pass; of each the blocks but the first, both branches.
@@ -255,10 +119,15 @@ def check_droppath(report: Report, loaded: Loaded) -> None:
     ours = {f"block {i}": 1 - 1 / np.max(scales[0][i]) for i in range(1, depth)}
     want = {f"block {i}": rate for i, rate in enumerate(rates) if i}
     report.compare("droppath: rates", ours, want, absolute(1e-6), "abs 1e-6")
-    model = nnx.merge(loaded.graphdef, loaded.params)
-    text_ids = by_level(batch["text_ids"])
-    image = model.encoder.image_tokens(by_level(batch["image"]), scale=scales[0])[:, 0]
-    text = model.encoder.text_tokens(text_ids, key_mask=text_mask(text_ids), scale=scales[1])[:, 0]
+    model, text_ids = nnx.merge(loaded.graphdef, loaded.params), by_level(batch["text_ids"])
+
+    @jax.jit
+    def features(model: Ivt) -> tuple[jax.Array, jax.Array]:
+        trunk, mask = model.encoder, text_mask(text_ids)
+        image = trunk.image_tokens(by_level(batch["image"]), scale=scales[0])[:, 0]
+        return image, trunk.text_tokens(text_ids, key_mask=mask, scale=scales[1])[:, 0]
+
+    image, text = features(model)
     for key, value in (("out_vis", image), ("out_txt", text)):
         one = {key: value}, {key: golden[key]}
         report.compare(f"droppath: {key}", *one, absolute(5e-6), "abs 5e-6")
@@ -266,10 +135,10 @@ def check_droppath(report: Report, loaded: Loaded) -> None:
     compare_loss(report, "droppath: loss", cmpm_loss(image, text, person_id), golden["loss"])
 
 
-def check_trajectory(report: Report, loaded: Loaded) -> None:
+def check_trajectory(report: Report) -> None:
     """Eight SGD steps with our optimiser, schedule and parameter groups."""
-    golden, batch = report.arrays("trajectory.npz"), batch_of(report)
-    if golden is None or batch is None:
+    loaded, golden, batch = load(report), report.arrays("trajectory.npz"), batch_of(report)
+    if loaded is None or golden is None or batch is None:
         return
     rows, cfg = golden["rows"], get_config()
     optimizer, table = optim.make_optimizer(cfg.optimizer, cfg.schedule, loaded.params, 1)

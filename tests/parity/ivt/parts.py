@@ -1,5 +1,6 @@
 """Pure functions of IVT against golden arrays: CMPM, position resize, schedule, names, loading."""
 
+import dataclasses
 import math
 
 import jax
@@ -7,29 +8,29 @@ import jax.numpy as jnp
 import numpy as np
 
 from configs.ivt import get_config
-from golden.irra_parts import torch_shapes
-from golden.ivt_model import Loaded, compare_loss
-from golden.report import Report, absolute, of_largest
+from parity.irra.parts import torch_shapes
+from parity.ivt.model import define, load
+from parity.ivt.training import compare_loss
+from parity.report import Report, absolute, of_largest
 from tipr_jax import optim
 from tipr_jax.losses.contrastive import cmpm_loss
-from tipr_jax.models import get_method
-from tipr_jax.models.ivt import Config
+from tipr_jax.models.ivt import Config, adopt
 from tipr_jax.nn.pos_embed import resize_pos_embed
-from tipr_jax.precision import ComputePolicy
+from tipr_jax.param_tree import flatten, unflatten
 from tipr_jax.pretrained import bert, ivt, timm_vit
-from tipr_jax.pretrained.key_table import flatten, unflatten
-from tipr_jax.train_state import count_parameters, define_model
+from tipr_jax.train_state import count_parameters
 
-PARAMETERS = 166_631_424  # of the full-size trunk at stride 12 (spec ivt §2.5)
+PARAMETERS = 166_631_424  # of the released trunk with 384x128 images and stride 12
 
 
 def check_cmpm(report: Report) -> None:
     golden = report.arrays("cmpm.npz")
+    gradient = jax.jit(jax.value_and_grad(cmpm_loss, (0, 1)))
     for case in sorted({key.split("/")[0] for key in golden or ()}):
         stored = golden.under(f"{case}/")
         features = jnp.asarray(stored["img"]), jnp.asarray(stored["txt"])
         labels = jnp.asarray(stored["labels"], jnp.int32)
-        value, grads = jax.value_and_grad(cmpm_loss, (0, 1))(*features, labels)
+        value, grads = gradient(*features, labels)
         compare_loss(report, f"cmpm {case}: loss", value, stored["loss"])
         ours = dict(zip(("grad_img", "grad_txt"), grads, strict=True))
         want = {key: stored[key] for key in ours}
@@ -54,10 +55,15 @@ def check_lr_schedule(report: Report) -> None:
     cfg = get_config()
     rate = cfg.optimizer.learning_rate
     # Row e of the file is the released epoch e; ours count from 0 and start with its epoch 1.
-    ours = [
-        [epoch] + [optim.learning_rate(cfg.schedule, int(epoch) - 1, rate * m) for m in (1, 2)]
-        for epoch in golden["table"][:, 0]
-    ]
+    table = optim.learning_rate_table(cfg.schedule, rate, (1.0, 2.0))
+
+    def rates(e: int) -> list[float]:
+        """What training reads from its table; the file has a row before it."""
+        if 0 <= e < len(table):
+            return table[e].tolist()
+        return [optim.learning_rate(cfg.schedule, e, rate * m) for m in (1, 2)]
+
+    ours = [[epoch, *rates(int(epoch) - 1)] for epoch in golden["table"][:, 0]]
     start = {"initial": ours[0][1:]}, {"initial": golden["initial_after_construction"]}
     report.compare(
         "lr_schedule: table", {"lr": ours}, {"lr": golden["table"]}, absolute(1e-12), "abs 1e-12"
@@ -75,7 +81,7 @@ def check_manifest(report: Report) -> None:
     golden = report.json("full_size_manifest_stride12.json")
     if golden is None:
         return
-    init = define_model(get_method("ivt"), Config.vit_b16(), ComputePolicy())[2]
+    init = define(Config.vit_b16())[2]
     params = jax.eval_shape(init, jax.random.key(0))
     ours = torch_shapes(params, ivt.TABLE)
     stored = {key: tuple(shape) for key, shape in golden.items() if not ivt.INERT.search(key)}
@@ -88,21 +94,21 @@ def check_manifest(report: Report) -> None:
     )
 
 
-def check_pretrained_load(report: Report, loaded: Loaded) -> None:
-    """The converters of ViT and BERT, and the hand-over into a model of another grid."""
-    golden = report.arrays("pretrained_load.npz")
-    if golden is None:
+def check_pretrained_load(report: Report) -> None:
+    """The converters of ViT and BERT, and how they enter a model of another grid."""
+    loaded, golden = load(report), report.arrays("pretrained_load.npz")
+    if loaded is None or golden is None:
         return
     visual = timm_vit.from_torch(golden.under("vit/"), loaded.head_dim)
     textual = bert.from_torch(golden.under("bert/"), loaded.head_dim)
     side = math.isqrt(len(visual["encoder"]["pos_embed"]) - 1)
-    params, log = ivt.hand_over(
-        unflatten(flatten(visual) | flatten(textual)),
-        loaded.params,
-        source_grid=(side, side),
-        target_grid=ivt.grid_of(vars(loaded.config)),
-    )
-    fresh = [path for path, source in log.items() if source.startswith("fresh")]
+    config = loaded.config
+    square = dataclasses.replace(config, image_size=(side * config.patch,) * 2, stride=config.patch)
+    pretrained = unflatten(flatten(visual) | flatten(textual))
+    shared = {name: part for name, part in pretrained.items() if name in loaded.params}
+    adopted, notes = adopt(shared, loaded.params, square, config, False)
+    params = loaded.params | adopted
+    fresh = [path for path, note in notes.items() if note.startswith("fresh")]
     report.exact("pretrained_load: fresh tensors", {"fresh": (fresh, ["encoder/type_embed"])})
     after, ours = golden.under("after/"), ivt.to_torch(params)
     pick = {key: np.asarray(ours[key]) for key in after if key in ours}

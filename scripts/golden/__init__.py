@@ -1,1 +1,0 @@
-"""Comparisons with golden arrays, one module per method."""
