@@ -1,7 +1,14 @@
 #!/usr/bin/env bash
-# Installs the test extras into .venv and runs the tests: scripts/test.sh [PYTEST ARGUMENTS]
+# Installs the test extras into .venv and runs the tests: scripts/test.sh [--slow] [PYTEST ARGUMENTS]
+# Without --slow: everything that a change needs. With it also crashes, several processes, every
+# mesh, end to end and the benchmark.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 scripts/install.sh data test twin
-# Two processes, a file of tests at a time: compilation, most of the work, uses one core each.
-exec .venv/bin/python -m pytest -n 2 --dist=loadfile "${@:-tests}"
+chosen=(-m "not slow")
+if [ "${1:-}" = "--slow" ]; then
+  chosen=()
+  shift
+fi
+# Two processes: compilation, most of the work, uses one core each.
+exec .venv/bin/python -m pytest -n 2 --dist=worksteal "${chosen[@]}" "${@:-tests}"

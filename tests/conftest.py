@@ -1,15 +1,38 @@
-"""Test set-up: eight emulated CPU devices and exact float32 products, set before JAX starts."""
+"""Test set-up: eight emulated CPU devices, exact float32 products, one compilation cache.
 
+All of it is set before JAX starts, in the environment, so that subprocesses of tests have it, too.
+"""
+
+import hashlib
 import os
+import platform
 from pathlib import Path
 
 os.environ["JAX_PLATFORMS"] = "cpu"
 # Tests compile much and compute little: half the time with the cheap passes alone.
 FAST_COMPILE = " --xla_backend_optimization_level=0 --xla_llvm_disable_expensive_passes=true"
-os.environ["XLA_FLAGS"] = (
-    os.environ.get("XLA_FLAGS", "") + FAST_COMPILE + " --xla_force_host_platform_device_count=8"
-)
+if FAST_COMPILE not in os.environ.get("XLA_FLAGS", ""):
+    os.environ["XLA_FLAGS"] = (
+        os.environ.get("XLA_FLAGS", "") + FAST_COMPILE + " --xla_force_host_platform_device_count=8"
+    )
 os.environ["TF_CPP_MIN_LOG_LEVEL"] = "2"
+
+
+def _processor() -> str:
+    """What compiled code depends on besides the versions that JAX has in its keys."""
+    info = Path("/proc/cpuinfo")
+    lines = info.read_text().splitlines() if info.exists() else [platform.processor()]
+    return "".join(sorted({line for line in lines if line.startswith(("model name", "flags"))}))
+
+
+# Shared by the processes of one run of the tests, and by the next run. One program compiled by many
+# tests is compiled once.
+_KEY = hashlib.sha256(_processor().encode()).hexdigest()[:12]
+_CACHE = Path(__file__).parents[1] / ".pytest_cache" / f"xla-{_KEY}"
+os.environ["JAX_COMPILATION_CACHE_DIR"] = str(_CACHE)
+os.environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0.05"
+os.environ["JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES"] = "-1"
+os.environ["JAX_COMPILATION_CACHE_MAX_SIZE"] = str(4 * 2**30)
 
 import jax  # noqa: E402
 import numpy as np  # noqa: E402

@@ -11,6 +11,8 @@ sys.path.insert(0, str(Path(__file__).parents[1] / "scripts"))
 import benchmark
 from bench import devices, measure, model_suites, ranking
 
+pytestmark = pytest.mark.slow
+
 FIELDS = {"suite", "name", "model", "batch", "rows", "torch", "ms", "ms_min", "ms_max"}
 NAMES = {
     "train_step": {"train step"},

@@ -44,6 +44,7 @@ def refusals(*processes: subprocess.Popen) -> list[str]:
     return messages
 
 
+@pytest.mark.slow
 def test_a_peer_that_never_arrives(tmp_path):
     workdir = f"--workdir={tmp_path / 'run'}"
     alone = [start(i, free_port(), workdir, "--peer_timeout=3") for i in (0, 1)]
@@ -53,6 +54,7 @@ def test_a_peer_that_never_arrives(tmp_path):
     assert not (tmp_path / "run").exists()
 
 
+@pytest.mark.slow
 def test_processes_with_different_configs(tmp_path):
     port, workdir = free_port(), f"--workdir={tmp_path / 'run'}"
     both = [start(i, port, workdir, f"--config.seed={3 + i}") for i in (0, 1)]
@@ -101,6 +103,7 @@ def rows(workdir: Path) -> list[dict]:
     return [json.loads(x) for x in path.read_text().splitlines()] if path.exists() else []
 
 
+@pytest.mark.slow
 def test_sigterm_to_one_of_two_processes(tiny_root, tmp_path):
     """They share a model by tensor parallelism, save at one step, and only process 0 speaks."""
     port, run = free_port(), tmp_path / "run"

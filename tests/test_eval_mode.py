@@ -15,6 +15,8 @@ from torch_irra import released_metrics, torch_features
 from tipr_jax import convert, main
 from tipr_jax.text.clip_bpe import VOCAB_SIZE, ClipTokenizer
 
+pytestmark = pytest.mark.slow
+
 IMAGE_SIZE, TEXT_LENGTH = (24, 16), 40
 
 

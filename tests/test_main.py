@@ -21,6 +21,7 @@ def config(tiny_config):
     return tiny_config
 
 
+@pytest.mark.slow
 def test_train_then_evaluate(config, tmp_path, capsys):
     main.run(config, tmp_path, "train")
     saved = json.loads((tmp_path / "results.json").read_text())

@@ -205,6 +205,7 @@ print(json.dumps(Evaluator(exp, Data()).evaluate(params, ["test", "test_zh"])))
 """
 
 
+@pytest.mark.slow
 def test_two_processes_get_the_same_numbers(evaluated):
     with socket.socket() as probe:
         probe.bind(("", 0))

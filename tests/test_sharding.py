@@ -57,6 +57,7 @@ def one_device():
         ("tensor_parallel", (2, 4)),
     ],
 )
+@pytest.mark.slow
 def test_mesh_changes_nothing(one_device, rules, shape):
     config = make_config()
     config.mesh.data, config.mesh.model = shape

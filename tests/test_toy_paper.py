@@ -23,6 +23,8 @@ from tipr_jax.inference.model import load
 from tipr_jax.param_tree import flatten
 from tipr_jax.train_state import trained
 
+pytestmark = pytest.mark.slow
+
 TESTS = Path(__file__).parent
 ROOT = TESTS.parent
 ENVIRONMENT = os.environ | {

@@ -75,6 +75,7 @@ def assert_same(a: dict, b: dict) -> None:
     jax.tree.map(np.testing.assert_array_equal, a, b)
 
 
+@pytest.mark.slow
 def test_kill_and_restart_gives_the_same_parameters(tiny_config, tmp_path):
     config = tiny_config
     config.schedule.num_epochs = 4
@@ -96,6 +97,7 @@ def test_kill_and_restart_gives_the_same_parameters(tiny_config, tmp_path):
     assert steps == list(range(1, len(steps) + 1)), "a step is logged twice or missing"
 
 
+@pytest.mark.slow
 def test_sigterm_saves_and_exits_with_zero(tiny_config, tmp_path):
     process = start(
         tiny_config, tmp_path, **{"schedule.num_epochs": 500, "checkpoint.every_steps": 10**6}
@@ -121,6 +123,7 @@ def build(config, data):
     return experiment.build(config, num_persons=data.splits["train"].num_persons)
 
 
+@pytest.mark.slow
 def test_overfits_a_handful_of_pairs(tiny_config, data, tmp_path):
     config = tiny_config
     config.model.losses = ("itc",)
@@ -211,6 +214,7 @@ def stop(*_) -> float:
     return 0.0
 
 
+@pytest.mark.slow
 def test_another_mesh_continues_in_the_same_order(loop, tiny_config, data, tmp_path):
     trainer.train(build(tiny_config, data), data, tmp_path / "whole")
     whole, loop.seen = loop.seen, []

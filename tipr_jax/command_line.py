@@ -49,9 +49,10 @@ def setup_process() -> None:
     logging.basicConfig(format="%(message)s", level=logging.INFO, force=True)
     logging.getLogger("absl").setLevel(logging.ERROR)  # orbax narrates every save
     logging.getLogger("jax").setLevel(logging.ERROR)
-    cache = Path.home() / ".cache" / "tipr_jax" / "xla"
-    jax.config.update("jax_compilation_cache_dir", str(cache))
-    jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.3)
+    if "JAX_COMPILATION_CACHE_DIR" not in os.environ:
+        cache = Path.home() / ".cache" / "tipr_jax" / "xla"
+        jax.config.update("jax_compilation_cache_dir", str(cache))
+        jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.3)
 
 
 def _call_problem(rest: list[str]) -> str | None:

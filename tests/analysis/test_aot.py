@@ -57,6 +57,7 @@ ENTRY %main (a: f32[8]) -> f32[8] {
     ]
 
 
+@pytest.mark.slow
 def test_report_of_a_real_step():
     config = irra.get_config("debug")
     config.model.vocab_size = 512

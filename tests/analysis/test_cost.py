@@ -83,6 +83,7 @@ def test_step_flops_agree_with_a_hand_count():
 
 
 @pytest.mark.parametrize("rules, remat", [("data_parallel", "none"), ("fully_sharded", "full")])
+@pytest.mark.slow
 def test_estimate_agrees_with_the_compiler(rules, remat):
     config = debug_config(256)
     config.mesh.rules, config.remat = rules, remat

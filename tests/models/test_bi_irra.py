@@ -331,6 +331,7 @@ def test_wrong_fields_are_explained(changes, message):
 
 
 @pytest.mark.parametrize("rules, shape", [("data_parallel", (8, 1)), ("tensor_parallel", (2, 4))])
+@pytest.mark.slow
 def test_mesh_changes_nothing(rules, shape):
     """Losses and gradients of one batch, on one device and on eight; noise and groups included."""
     config = Config.tiny(dropout=0.1, drop_path=0.1, itm_group_size=4)

@@ -170,6 +170,7 @@ def test_hard_negatives_refuse_micro_batches():
 @pytest.mark.parametrize(
     "config, shape", [(TINY, (8, 1)), (PRETRAIN, (2, 4))], ids=["finetune", "pretrain"]
 )
+@pytest.mark.slow
 def test_mesh_changes_nothing(config, shape):
     graphdef, params = make_model(config)
     function = full_gradient(METHOD, config, graphdef)

@@ -1,11 +1,16 @@
 """How parameters begin: shared ones taken, tables of positions resized, all else fresh."""
 
 import dataclasses
+import subprocess
+import sys
+from pathlib import Path
 
 import jax
 import numpy as np
 import pytest
 
+from configs import irra as configs
+from tipr_jax import checkpoints
 from tipr_jax.models import get_method, irra
 from tipr_jax.models.method import Method, from_positions
 from tipr_jax.nn.pos_embed import patch_grid, resize_pos_embed, resize_relative_bias
@@ -14,6 +19,7 @@ from tipr_jax.precision import ComputePolicy
 from tipr_jax.pretrained import start
 from tipr_jax.train_state import define_model
 
+ROOT = Path(__file__).resolve().parents[2]
 TINY = {
     "irra": {},
     "ivt": dict(losses=("itc", "itm", "mlm"), levels=("sentence",), mask="none"),
@@ -183,3 +189,35 @@ def test_a_converted_clip_starts_any_method_with_clip_towers(monkeypatch):
 def test_methods_with_other_towers_are_refused():
     with pytest.raises(ValueError, match="checkpoint of 'ivt', the config is for 'irra'"):
         start.check_kinship("ivt", "irra", "here")
+
+
+def converted(directory, **fields):
+    checkpoints.save_params(directory, {"w": np.zeros(1)}, {"method": "irra", "model": fields})
+    return directory
+
+
+def test_a_typed_field_is_never_replaced(tmp_path):
+    """An image size on the command line stays or is refused; one of the config file is replaced."""
+    source = converted(tmp_path / "model", image_size=(64, 32), patch=8, text_length=20)
+    config = configs.get_config("debug")
+    taken = start.sized_like(config, source, training=True)
+    assert taken.data.image_size == (64, 32) and taken.model.patch == 8
+    typed = frozenset({"data.image_size"})
+    with pytest.raises(ValueError, match=r"image_size=\(96, 32\) was given.*init_positions=resize"):
+        start.sized_like(config, source, training=True, typed=typed)
+    config.init_positions = "resize"
+    taken = start.sized_like(config, source, training=True, typed=typed)
+    assert taken.data.image_size == (96, 32) and taken.model.patch == 8
+    config.data.image_size = (64, 32)
+    assert start.sized_like(config, source, typed=typed).data.image_size == (64, 32)
+
+
+def test_the_command_line_says_which_fields_were_typed(tmp_path):
+    source = converted(tmp_path / "model", image_size=(64, 32), patch=8, text_length=20)
+    command = [sys.executable, "-m", "tipr_jax.main", "--config=configs/irra.py:debug"]
+    command += [f"--workdir={tmp_path / 'run'}", f"--config.init_from={source}"]
+    result = subprocess.run(
+        [*command, "--config.data.image_size=(96, 32)"], cwd=ROOT, capture_output=True, text=True
+    )
+    assert result.returncode == 1 and "was given" in result.stderr, result.stderr
+    assert not (tmp_path / "run").exists()

@@ -208,6 +208,7 @@ def test_a_killed_build_leaves_nothing_that_looks_valid(split, data_cfg, tmp_pat
     assert [path.suffix for path in cache_files(data_cfg)] == [".images"]
 
 
+@pytest.mark.slow
 def test_two_processes_build_it_once(split, data_cfg, tmp_path):
     readers = [start_reader(tmp_path, data_cfg, 0.05) for _ in range(2)]
     outputs = [reader.communicate(timeout=60)[0].split() for reader in readers]
@@ -319,6 +320,7 @@ def run_without_tensorflow(root, tmp_path, *flags) -> subprocess.CompletedProces
     return subprocess.run(command, cwd=ROOT, env=env, capture_output=True, text=True, timeout=120)
 
 
+@pytest.mark.slow
 def test_training_from_the_cache_never_imports_tensorflow(tiny_root, tmp_path):
     done = run_without_tensorflow(tiny_root, tmp_path)
     assert done.returncode == 0, done.stderr[-2000:]
