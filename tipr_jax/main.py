@@ -27,7 +27,12 @@ from typing import TYPE_CHECKING
 from absl import app, flags
 from ml_collections import ConfigDict, config_flags
 
-from tipr_jax import command_line, distributed, shutdown
+from tipr_jax import command_line
+
+if __name__ == "__main__":
+    command_line.use_huge_pages()  # It may restart the process, so it runs before JAX is imported.
+
+from tipr_jax import distributed, shutdown  # noqa: E402
 
 if TYPE_CHECKING:
     from tipr_jax.data import Data, Split
@@ -275,5 +280,4 @@ def open_data(config: ConfigDict, workdir: Path) -> "Data":
 
 
 if __name__ == "__main__":
-    command_line.use_huge_pages()
     app.run(main, flags_parser=command_line.parse)

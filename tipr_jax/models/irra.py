@@ -1,4 +1,4 @@
-"""IRRA: implicit relation reasoning and aligning (Jiang and Ye, CVPR 2023; spec irra §1-2).
+"""IRRA: implicit relation reasoning and aligning (Jiang and Ye, CVPR 2023, arXiv 2303.12501).
 
 Two CLIP towers trained with similarity distribution matching, an identity classifier shared by
 both modalities, and a fusion encoder that recovers masked words from the image. Only the towers

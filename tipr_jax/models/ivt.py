@@ -1,4 +1,4 @@
-"""IVT: one network for both modalities (Shu et al., ECCVW 2022; spec ivt).
+"""IVT: one network for both modalities (Shu et al., ECCVW 2022, arXiv 2208.08608).
 
 Images and texts pass through the same transformer, each with its own feed-forward layers.
 Fine-tuning shows every pair several times (word, phrase and sentence, each with its own augmented

@@ -1,7 +1,7 @@
-"""BERT-base-uncased: the textual half of IVT, and its fusion encoder (spec ivt §2.7.1, §8).
+"""BERT-base-uncased: the textual half of IVT, and its fusion encoder.
 
 The retrieval model takes the embeddings and the feed-forward layers; BERT's attention and norms
-are not used, those of the image transformer serve both modalities. The pre-training heads take
+are not used, because the image transformer's attention and norms serve both modalities. The pre-training heads take
 whole layers 0 to 5 (not the last six: released choice), all but their cross-attention.
 """
 

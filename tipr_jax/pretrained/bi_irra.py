@@ -1,4 +1,4 @@
-"""Released Bi-IRRA checkpoints, and X2-VLM / CCLM ones as their start (spec bi_irra §8).
+"""Released Bi-IRRA checkpoints, and the X2-VLM / CCLM checkpoints that they start from.
 
 Both layouts are brought into one, X2-VLM's names without "roberta." and "bert.", of which `table`
 is the key table. The layout of the X2-VLM file is inferred from its code.

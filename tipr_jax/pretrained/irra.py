@@ -1,4 +1,4 @@
-"""The released IRRA checkpoint: its key table, both directions (spec irra §1.7)."""
+"""The checkpoint that IRRA's released code writes: its key table, both directions."""
 
 from collections.abc import Mapping
 from typing import Any

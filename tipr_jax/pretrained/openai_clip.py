@@ -1,4 +1,4 @@
-"""CLIP checkpoints: OpenAI's names, and Hugging Face's turned into them (spec irra §1.6).
+"""CLIP checkpoints: OpenAI's names, and Hugging Face's turned into them.
 
 A CLIP checkpoint holds the two towers only; IRRA's fusion encoder and heads start from their
 initialisers.

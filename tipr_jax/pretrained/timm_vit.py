@@ -1,4 +1,4 @@
-"""timm's ViT (`jx_vit_base_p16_224`): the visual and the shared half of IVT (spec ivt §2.7.2)."""
+"""timm's ViT (`jx_vit_base_p16_224`): the visual and the shared half of IVT."""
 
 from collections.abc import Mapping
 from typing import Any

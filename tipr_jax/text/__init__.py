@@ -6,7 +6,6 @@ with 1.
 
 import os
 from collections.abc import Callable, Sequence
-from pathlib import Path
 from typing import Protocol
 
 import numpy as np
@@ -61,20 +60,3 @@ def save_tokenizer(tokenizer: Tokenizer, directory: str | os.PathLike) -> None:
     """Keeps a vocabulary of its own in a run or model directory; others come with the package."""
     if hasattr(tokenizer, "save"):
         tokenizer.save(os.path.join(directory, TOKENIZER_DIR))
-
-
-def write_vocabulary(path: Path, content: bytes) -> None:
-    """Writes a vocabulary file, whole or not at all."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(f".{path.name}.{os.getpid()}")
-    partial.write_bytes(content)
-    partial.replace(path)
-
-
-def check_texts(texts: Sequence[str]) -> None:
-    """Raises ValueError unless `texts` is a sequence of strings."""
-    if isinstance(texts, str):
-        raise ValueError(f"expected a list of texts, got one string {texts!r}; pass [text]")
-    for index, text in enumerate(texts):
-        if not isinstance(text, str):
-            raise ValueError(f"text {index} is a {type(text).__name__}, expected a string")

@@ -19,7 +19,7 @@ import numpy as np
 import regex
 from tokenizers import Tokenizer, models, pre_tokenizers
 
-from tipr_jax.text import check_texts
+from tipr_jax.text.checks import check_texts
 
 MASK_ID, SOT_ID, EOT_ID, VOCAB_SIZE = 49405, 49406, 49407, 49408
 

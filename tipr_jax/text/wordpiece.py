@@ -18,7 +18,8 @@ from pathlib import Path
 import numpy as np
 from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, trainers
 
-from tipr_jax.text import check_texts, write_vocabulary
+from tipr_jax.text.checks import check_texts
+from tipr_jax.text.vocabulary_file import write_vocabulary
 
 PAD, UNKNOWN, CLS, MASK = "[PAD]", "[UNK]", "[CLS]", "[MASK]"
 SPECIAL = (PAD, UNKNOWN, CLS, MASK)

@@ -19,7 +19,8 @@ import numpy as np
 import sentencepiece
 import tokenizers
 
-from tipr_jax.text import check_texts, write_vocabulary
+from tipr_jax.text.checks import check_texts
+from tipr_jax.text.vocabulary_file import write_vocabulary
 
 BOS_ID, PAD_ID, EOS_ID, UNKNOWN_ID = range(4)
 # The special pieces of a tokenizer.json: at the beginning and at the end of its vocabulary.

@@ -147,7 +147,7 @@ def scale_gradient(x: jax.Array, scale: float) -> jax.Array:
 def itc_terms(
     model: BiIrra, tokens: Tokens, inputs: dict[str, jax.Array], config: Config
 ) -> dict[str, jax.Array]:
-    """Contrast over the batch; all images and captions of a person are positives (spec §3.1)."""
+    """Bi-lingual ITC of the paper: all images and captions of a person are positives."""
     temperature = model.learned_temperature(config)
 
     def one(side: str) -> jax.Array:
@@ -161,7 +161,7 @@ def itc_terms(
 
 
 def sdm(model: BiIrra, tokens: Tokens, inputs: dict[str, jax.Array], config: Config) -> jax.Array:
-    """IRRA's similarity distribution matching, of both languages added (spec §3.7)."""
+    """Similarity distribution matching as in IRRA, the sum over both languages (an ablation)."""
     scale = 1 / config.sdm_temperature
     options = dict(logit_scale=scale, valid=inputs["valid"])
     pairs = (features(model, tokens, inputs, side) for side in SIDES)
@@ -187,7 +187,7 @@ class Reading(NamedTuple):
 def reasoning_terms(
     model: BiIrra, tokens: Tokens, inputs: dict[str, jax.Array], config: Config
 ) -> dict[str, jax.Array]:
-    """Matching and masked words: all that texts read from images, in one pass (spec §3.3-3.4)."""
+    """Bi-lingual A-ITM and bi-lingual MLM of the paper, in one pass of the fusion encoder."""
     readings: list[Reading] = []
     if "itm" in config.losses:
         for side in SIDES:
@@ -293,7 +293,7 @@ def distance(
     teacher: str,
     student: str,
 ) -> jax.Array:
-    """Masked image with one language against clean image with another (spec §3.5).
+    """Cross-lingual D-MIM of the paper: masked image, one language; clean image, the other.
 
     The teacher is the same network in the same train mode, without gradient.
     """
