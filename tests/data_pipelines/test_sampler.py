@@ -84,8 +84,10 @@ def test_identity_batches_hold_p_persons_of_k_rows():
 
 
 def test_recorded_order_of_ivt_and_ours_obey_the_same_law():
-    """The identity sampler of IVT: P persons x K pairs a batch; a remainder is dropped, a pair never repeats, but
-    for persons with fewer than K pairs, who are filled up with replacement."""
+    """The identity sampler of IVT draws P persons x K pairs a batch and drops the remainder.
+
+    A pair repeats only where a person has fewer than K pairs, which are filled up with replacement.
+    """
     stored = json.loads((GOLDEN.parents[1] / "ivt" / "sampler.json").read_text())
     persons, size, k = np.array(stored["pids"]), stored["batch_size"], stored["num_instances"]
     orders = [np.array(stored["indices"])]

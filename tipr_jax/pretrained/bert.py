@@ -1,8 +1,9 @@
 """BERT-base-uncased: the textual half of IVT, and its fusion encoder.
 
 The retrieval model takes the embeddings and the feed-forward layers; BERT's attention and norms
-are not used, because the image transformer's attention and norms serve both modalities. The pre-training heads take
-whole layers 0 to 5 (not the last six: released choice), all but their cross-attention.
+are not used, because the image transformer's attention and norms serve both modalities. The
+pre-training heads take layers 0 to 5 (the released choice; not the last six) without their
+cross-attention.
 """
 
 import re
