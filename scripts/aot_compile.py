@@ -54,10 +54,10 @@ def main(argv: list[str]) -> None:
     except ValueError as error:
         sys.exit(f"error: {error}")
     if _JSON.value:
-        print(json.dumps({"topology": _TOPOLOGY.value} | report))
+        print(json.dumps({"topology": _TOPOLOGY.value} | aot.as_json(report)))
     else:
         print("\n".join([_TOPOLOGY.value, *aot.lines(report)]))
-    sys.exit(not report["fits"])
+    sys.exit(not report.fits)
 
 
 if __name__ == "__main__":

@@ -10,8 +10,11 @@ import pytest
 from flax import nnx
 from ml_collections import ConfigDict
 
-from tipr_jax import report, result_table, results, run_files
-from tipr_jax.checkpoints import Checkpoints, load_params
+from configs import bi_irra, irra, ivt
+from data_pipelines.synth_pedes.generate import generate
+from tipr_jax import main, report, result_table, results, run_files
+from tipr_jax.checkpoints import Checkpoints, load_params, load_run_params
+from tipr_jax.gallery.retriever import Retriever, find_images
 from tipr_jax.models import get_method
 from tipr_jax.param_tree import flatten
 from tipr_jax.precision import policy
@@ -25,6 +28,29 @@ FIXTURES = Path(__file__).parent / "fixtures"
 def run(tmp_path):
     """Copies a run by its name: what reads it must not need to write, but a test may."""
     return lambda name: Path(shutil.copytree(FIXTURES / name, tmp_path / name))
+
+
+@pytest.fixture(scope="module")
+def data_root(tmp_path_factory) -> Path:
+    """The generated data set that all of them were trained on."""
+    root = tmp_path_factory.mktemp("data")
+    sizes = dict(train_ids=6, val_ids=3, test_ids=4, images_per_id=4)
+    generate(root, "cuhk_pedes", **sizes, languages=("en", "zh"))
+    return root
+
+
+@pytest.fixture
+def config(data_root):
+    """(method, its debug config as of today, on that data)."""
+
+    def get_config(name: str) -> ConfigDict:
+        config = {"ivt": ivt, "bi_irra": bi_irra, "irra": irra}[name].get_config("debug")
+        config.data.root, config.data.cache_dir = str(data_root), str(data_root / "cache")
+        config.data.generate, config.data.batch_size = {}, 8
+        config.checkpoint.keep_last = 1
+        return config
+
+    return get_config
 
 
 @pytest.mark.parametrize(
@@ -86,3 +112,59 @@ def test_results_and_report_are_written_anew(run):
     after = results.write_results(directory, config)
     assert "zh (step 18)" in result_table.table(after)
     assert "selected on test: step 12" in report.write_report(directory).read_text()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["bi_irra_run", "ivt_run", "irra_model"])
+def test_evaluation(config, name, tmp_path):
+    """The weights size the model: the command does not repeat the run's fields."""
+    now = config(name.rsplit("_", 1)[0])
+    now.init_from = str(FIXTURES / name)
+    main.run(now, tmp_path / "evaluation", "eval")
+    scores = json.loads((tmp_path / "evaluation" / run_files.RESULTS).read_text())
+    if name == "irra_model":  # came without results
+        assert scores["t2i"]["R10"] > 0
+        return
+    then = json.loads((FIXTURES / name / run_files.RESULTS).read_text())
+    assert scores["step"] == then["step"]
+    for direction in {"t2i", "i2t", "t2i_rerank"} & set(then):
+        got, want = ([x[direction][key] for key in ("R1", "mAP")] for x in (scores, then))
+        # One of 32 queries, should the rounding of another processor rank it otherwise.
+        np.testing.assert_allclose(got, want, atol=3.2)
+
+
+@pytest.mark.slow
+def test_a_run_is_continued_as_the_version_that_wrote_it_would(run, config):
+    """bi_irra_continued.npz holds the parameters after six more steps of the earlier version.
+
+    On the machine that wrote them they are equal bit for bit. Adam turns the rounding of another
+    processor into changes of the step's size where a gradient is nearly zero.
+    """
+    directory, now = run("bi_irra_run"), config("bi_irra")
+    start = flatten(load_run_params(directory, 18)[1])
+    now.data.image_size, now.schedule.num_epochs, now.eval.select_by = (48, 24), 4, "mAP"
+    now.model.update({"width": 16, "embed_dim": 16, "vocab_size": 400, "text_ffn": 32})
+    main.run(now, directory, "train")
+    ours = flatten(load_run_params(directory, 24)[1])
+    with np.load(FIXTURES / "bi_irra_continued.npz") as stored:
+        assert set(stored.files) == set(ours)
+        change = {path: stored[path] - start[path] for path in stored.files}
+        error = {path: ours[path] - stored[path] for path in stored.files}
+    assert _norm(error) < 0.02 * _norm(change)
+
+
+def _norm(tree: dict[str, np.ndarray]) -> float:
+    return float(np.sqrt(sum(np.sum(np.square(x)) for x in tree.values())))
+
+
+@pytest.mark.parametrize(
+    "name, language", [("ivt_run", ""), ("bi_irra_run", "zh"), ("irra_model", "")]
+)
+def test_search(run, data_root, name, language):
+    retriever = Retriever.load(run(name), language)
+    photos = find_images(data_root / "CUHK-PEDES" / "imgs" / "test_query")
+    retriever.add(photos)
+    query = "一个穿红色外套的男人" if language else "a man in a red coat"
+    matches = retriever.search(query, 3, language=language)
+    assert [m.score for m in matches] == sorted((m.score for m in matches), reverse=True)
+    assert len({m.path for m in matches} & set(photos)) == 3

@@ -1,6 +1,7 @@
 """The report on a compiled step: memory and collectives, on emulated devices instead of a TPU."""
 
 import importlib.util
+import json
 
 import jax
 import jax.numpy as jnp
@@ -63,21 +64,29 @@ def test_report_of_a_real_step():
     config.model.vocab_size = 512
     config.data.batch_size = config.eval.batch_size = 16
     report = aot.compile_report(config, jax.devices(), hbm=16 * aot.GIB)
-    assert report["fits"] and report["chips"] == 8
-    assert report["model_flops_per_chip"] == report["model_flops"] / 8
-    assert 0 < report["arguments"] < report["peak"] < 2**30
-    runs, moved = report["collectives"]["all-reduce"]
-    assert runs > 5 and moved > report["arguments"] / 4, "the gradients are not summed"
+    assert report.fits and report.chips == 8
+    assert report.model_flops_per_chip == report.model_flops / 8
+    assert 0 < report.program.arguments < report.peak < 2**30
+    runs, moved = report.program.collectives["all-reduce"]
+    assert runs > 5 and moved > report.program.arguments / 4, "the gradients are not summed"
+    assert json.loads(json.dumps(aot.as_json(report)))["program"]["largest_collectives"]
     text = "\n".join(aot.lines(report))
     assert "8 chips" in text and ": fits" in text and "all-reduce" in text
+
+
+def report_of(compiled, hbm: int) -> aot.Report:
+    sizes = dict(chips=1, batch=1, estimate=0, model_flops=1, model_flops_per_chip=1.0)
+    program = aot.inspect(compiled)
+    return aot.Report(**sizes, mesh={}, rules="", remat="none", hbm=hbm, program=program)
 
 
 def test_what_does_not_fit_is_said():
     compiled = jax.jit(lambda x: x @ x).lower(jnp.ones((64, 64))).compile()
     needed = 2 * 64 * 64 * 4
-    report = aot.memory_and_traffic(compiled, hbm=needed - 1)
-    assert report["peak"] >= needed and not report["fits"]
-    assert aot.memory_and_traffic(compiled, hbm=10 * needed)["fits"]
+    small = report_of(compiled, hbm=needed - 1)
+    assert small.peak >= needed and not small.fits
+    assert "DOES NOT FIT" in "\n".join(aot.lines(small))
+    assert report_of(compiled, hbm=10 * needed).fits
 
 
 def test_a_program_that_cannot_be_printed_still_has_its_memory():
@@ -89,9 +98,10 @@ def test_a_program_that_cannot_be_printed_still_has_its_memory():
         def as_text(self):
             raise jax.errors.JaxRuntimeError("INTERNAL: RET_CHECK failure")
 
-    report = aot.memory_and_traffic(Unprintable(), hbm=2**30)
-    assert report["fits"] and report["collectives"] is None
-    assert "cannot print" in aot.traffic_lines(report)[0]
+    report = report_of(Unprintable(), hbm=2**30)
+    assert report.fits and report.program.collectives is None
+    assert any("cannot print" in line for line in aot.lines(report))
+    assert json.loads(json.dumps(aot.as_json(report)))["fits"]
 
 
 def test_mistakes_are_one_line(monkeypatch):

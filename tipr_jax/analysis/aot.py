@@ -3,11 +3,12 @@
 `scripts/aot_compile.py` is the command line.
 """
 
+import dataclasses
 import importlib.util
 import re
 import time
 from collections.abc import Sequence
-from typing import Any, TypedDict
+from typing import Any
 
 import jax
 from jax.experimental import topologies
@@ -15,19 +16,34 @@ from ml_collections import ConfigDict
 
 from tipr_jax import experiment, trainer
 from tipr_jax.analysis import collectives, cost
+from tipr_jax.analysis.collectives import CollectiveOp
 
 GIB = 2**30
 HBM_GIB = {"v4": 32, "v5e": 16, "v5p": 95, "v6e": 32}
 COMPILER = "libtpu, the TPU compiler, is not installed; pip install -e '.[aot]' (or libtpu)"
 
 
-class Report(TypedDict, total=False):
+@dataclasses.dataclass(frozen=True)
+class Program:
+    """What only the compiled step tells; memory in bytes per chip.
+
+    collectives: kind -> (runs, bytes) per step and chip, and the largest of them; both None if the
+    program cannot be printed.
+    """
+
+    peak: float
+    arguments: int
+    temporaries: int
+    collectives: dict[str, tuple[int, int]] | None = None
+    largest_collectives: list[CollectiveOp] | None = None
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Report:
     """What is known of a step; memory in bytes per chip.
 
-    estimate: before compiling, by `cost.memory_estimate`. peak: None if the compiler refused the
-    step and named no number; what follows it is absent if the compiler refused. collectives: kind
-    -> [runs, bytes] per step and chip; None, and the largest absent, if the program cannot be
-    printed.
+    estimate: before compiling, by `cost.memory_estimate`. program: None if the compiler refused the
+    step for want of memory; then `needed` is what it asked for, or None if it named no number.
     """
 
     chips: int
@@ -39,13 +55,17 @@ class Report(TypedDict, total=False):
     estimate: int
     model_flops: int
     model_flops_per_chip: float
-    fits: bool
-    peak: float | None
-    compile_seconds: float
-    arguments: int
-    temporaries: int
-    collectives: dict[str, list[int]] | None
-    largest_collectives: list[dict[str, Any]]
+    program: Program | None = None
+    needed: float | None = None
+    compile_seconds: float = 0.0
+
+    @property
+    def peak(self) -> float | None:
+        return self.program.peak if self.program else self.needed
+
+    @property
+    def fits(self) -> bool:
+        return self.program is not None and self.program.peak <= self.hbm
 
 
 def topology_devices(name: str) -> list[jax.Device]:
@@ -88,17 +108,17 @@ def compile_report(config: ConfigDict, devices: Sequence[jax.Device], hbm: int) 
     abstract = experiment.abstract_state(exp, optimizer)
     batch = experiment.abstract_batch(exp)
     flops = cost.train_step_flops(exp, batch)
-    report: Report = {
-        "chips": exp.mesh.size,
-        "mesh": dict(exp.mesh.shape),
-        "rules": config.mesh.rules,
-        "batch": config.data.batch_size,
-        "remat": config.remat,
-        "hbm": hbm,
-        "estimate": cost.memory_estimate(exp, abstract, batch).total,
-        "model_flops": flops,
-        "model_flops_per_chip": flops / exp.mesh.size,
-    }
+    report = Report(
+        chips=exp.mesh.size,
+        mesh=dict(exp.mesh.shape),
+        rules=config.mesh.rules,
+        batch=config.data.batch_size,
+        remat=config.remat,
+        hbm=hbm,
+        estimate=cost.memory_estimate(exp, abstract, batch).total,
+        model_flops=flops,
+        model_flops_per_chip=flops / exp.mesh.size,
+    )
     placed = jax.tree.map(
         lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=exp.batch_sharding), batch
     )
@@ -110,67 +130,72 @@ def compile_report(config: ConfigDict, devices: Sequence[jax.Device], hbm: int) 
         if "RESOURCE_EXHAUSTED" not in str(error):
             raise
         needed = re.search(r"\(([\d.]+)G\)", str(error))
-        return report | {"fits": False, "peak": float(needed[1]) * GIB if needed else None}
+        return dataclasses.replace(report, needed=float(needed[1]) * GIB if needed else None)
     seconds = time.perf_counter() - began
-    return report | {"compile_seconds": seconds} | memory_and_traffic(compiled, hbm)
+    return dataclasses.replace(report, program=inspect(compiled), compile_seconds=seconds)
 
 
-def memory_and_traffic(compiled: jax.stages.Compiled, hbm: int) -> Report:
-    """The part of the report that only the compiled program knows."""
+def inspect(compiled: jax.stages.Compiled) -> Program:
+    """Memory and collective operations of a compiled step."""
     memory = compiled.memory_analysis()
+    assert memory is not None, "the compiler does not tell the memory of its programs"
     # The state is donated: its results take the place of the arguments.
     new_results = memory.output_size_in_bytes - memory.alias_size_in_bytes
     peak = memory.argument_size_in_bytes + memory.temp_size_in_bytes + new_results
-    report: Report = {
-        "arguments": memory.argument_size_in_bytes,
-        "temporaries": memory.temp_size_in_bytes,
-        "peak": peak,
-        "fits": peak <= hbm,
-        "collectives": None,
-    }
+    program = Program(peak, memory.argument_size_in_bytes, memory.temp_size_in_bytes)
     try:
-        found = collectives.collective_ops(compiled.as_text())
+        text = compiled.as_text()
     except jax.errors.JaxRuntimeError:  # a jaxlib older than libtpu cannot print some programs
-        return report
+        text = None
+    if text is None:
+        return program
+    found = collectives.collective_ops(text)
     largest = sorted(found, key=lambda c: -c.count * c.size)[:8]
-    return report | {
-        "collectives": {k: list(v) for k, v in collectives.totals_by_kind(found).items()},
-        "largest_collectives": [c._asdict() for c in largest],
-    }
+    totals = collectives.totals_by_kind(found)
+    return dataclasses.replace(program, collectives=totals, largest_collectives=largest)
+
+
+def as_json(report: Report) -> dict[str, Any]:
+    """The report as JSON values; a collective operation is an object, too."""
+    values = dataclasses.asdict(report) | {"peak": report.peak, "fits": report.fits}
+    if report.program and report.program.largest_collectives is not None:
+        largest = [c._asdict() for c in report.program.largest_collectives]
+        values["program"]["largest_collectives"] = largest
+    return values
 
 
 def lines(report: Report) -> list[str]:
     """The report for people."""
     gib = lambda x: "?" if x is None else f"{x / GIB:.2f} GiB"  # noqa: E731
-    verdict = "fits" if report["fits"] else "DOES NOT FIT"
     out = [
-        f"{report['chips']} chips as {report['mesh']}, {report['rules']}, "
-        f"batch {report['batch']}, remat {report['remat']}",
-        f"memory per chip: {gib(report['peak'])} of {gib(report['hbm'])}: {verdict} "
-        f"(estimate before compiling {gib(report['estimate'])})",
+        f"{report.chips} chips as {report.mesh}, {report.rules}, "
+        f"batch {report.batch}, remat {report.remat}",
+        f"memory per chip: {gib(report.peak)} of {gib(report.hbm)}: "
+        f"{'fits' if report.fits else 'DOES NOT FIT'} "
+        f"(estimate before compiling {gib(report.estimate)})",
     ]
-    if "arguments" in report:
+    if program := report.program:
         out.append(
-            f"  arguments {gib(report['arguments'])}, temporaries {gib(report['temporaries'])}; "
-            f"compiled in {report['compile_seconds']:.0f} s"
+            f"  arguments {gib(program.arguments)}, temporaries {gib(program.temporaries)}; "
+            f"compiled in {report.compile_seconds:.0f} s"
         )
-        out += traffic_lines(report)
+        out += traffic_lines(program)
     out.append(
-        f"model FLOPs per step: {report['model_flops']:.3e}, "
-        f"per chip {report['model_flops_per_chip']:.3e}"
+        f"model FLOPs per step: {report.model_flops:.3e}, "
+        f"per chip {report.model_flops_per_chip:.3e}"
     )
     return out
 
 
-def traffic_lines(report: Report) -> list[str]:
+def traffic_lines(program: Program) -> list[str]:
     """The lines about collective operations: totals per kind, then the largest."""
-    if report["collectives"] is None:
+    if program.collectives is None or program.largest_collectives is None:
         return ["collectives: this jaxlib cannot print the program that this libtpu compiled"]
     out = ["collectives per step and chip:"]
-    for kind, (runs, moved) in report["collectives"].items():
+    for kind, (runs, moved) in program.collectives.items():
         out.append(f"  {kind:20} {runs:5} runs {moved / 1e6:12.2f} MB")
     out.append("largest:")
-    for c in report["largest_collectives"]:
-        moved = c["count"] * c["size"] / 1e6
-        out.append(f"  {c['kind']:20} {c['count']:5} x  {moved:12.2f} MB  {c['source'][-90:]}")
+    for c in program.largest_collectives:
+        moved = c.count * c.size / 1e6
+        out.append(f"  {c.kind:20} {c.count:5} x  {moved:12.2f} MB  {c.source[-90:]}")
     return out

@@ -7,6 +7,7 @@ are used at test time.
 
 import dataclasses
 import math
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -127,7 +128,7 @@ class Config(ModelConfig):
     @classmethod
     def tiny(cls, **changes) -> "Config":
         """A model for tests: two layers, 64 wide."""
-        sizes = dict(
+        sizes: dict[str, Any] = dict(
             image_size=(32, 16),
             patch=8,
             stride=8,
@@ -338,7 +339,7 @@ def mlm_terms(
 
 
 def adopt(
-    loaded: Params, fresh: Params, source: ModelConfig, target: Config, as_official: bool
+    loaded: Params, fresh: Params, source: Config, target: Config, as_official: bool
 ) -> Adopted:
     """How parameters of CLIP or of another run enter this model, see `Method.adopt`.
 

@@ -7,6 +7,7 @@ pairs uses contrast, matching and masked words, through a fusion encoder that se
 """
 
 import dataclasses
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -144,13 +145,13 @@ class Config(ModelConfig):
     @classmethod
     def pretraining(cls, **changes) -> "Config":
         """The released pre-training on image-caption pairs."""
-        settings = dict(stride=16, text_length=50, losses=PRETRAINING)
+        settings: dict[str, Any] = dict(stride=16, text_length=50, losses=PRETRAINING)
         return cls(**(settings | dict(levels=("sentence",), mask="none") | changes))
 
     @classmethod
     def tiny(cls, **changes) -> "Config":
         """A model for tests: two layers, 64 wide."""
-        sizes = dict(
+        sizes: dict[str, Any] = dict(
             image_size=(32, 16),
             patch=8,
             stride=8,
@@ -243,15 +244,21 @@ def prepare_inputs(batch: dict[str, jax.Array], key: jax.Array, config: Config) 
 
     views = (_view(batch["image"], k, c.augment) for k in jax.random.split(view_key, count))
     inputs["image"] = jnp.stack(list(views), axis=1)
-    options = dict(bound=c.mask_bound, per_sample=c.mask_per_sample)
     if c.mask in ("both", "image"):
         grid_rows, grid_cols = ((n - c.patch) // c.stride + 1 for n in c.image_size)
         tokens = 1 + grid_rows * grid_cols
-        keep = keep_tokens(image_key, jnp.full(rows * count, tokens), tokens, **options)
+        keep = keep_tokens(
+            image_key,
+            jnp.full(rows * count, tokens),
+            tokens,
+            c.mask_bound,
+            per_sample=c.mask_per_sample,
+        )
         inputs["image_mask"] = keep.reshape(rows, count, tokens)
     if c.mask in ("both", "text"):
         length = jnp.sum(inputs["text_mask"], axis=-1).reshape(-1)
-        keep = keep_tokens(text_key, length, text_ids.shape[-1], **options)
+        size = text_ids.shape[-1]
+        keep = keep_tokens(text_key, length, size, c.mask_bound, per_sample=c.mask_per_sample)
         inputs["text_mask"] &= keep.reshape(text_ids.shape)
     keys = jax.random.split(row_key, (rows, count))
     inputs["row_key"] = jax.random.key_data(keys)
@@ -427,7 +434,7 @@ def _merge(x: jax.Array) -> jax.Array:
 
 
 def adopt(
-    loaded: Params, fresh: Params, source: ModelConfig, target: Config, as_official: bool
+    loaded: Params, fresh: Params, source: Config, target: Config, as_official: bool
 ) -> Adopted:
     """How a pre-trained trunk, or parts of one (BERT, ViT), enter this model, see `Method.adopt`.
 

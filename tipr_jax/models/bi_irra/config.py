@@ -185,7 +185,7 @@ class Config(ModelConfig):
     @classmethod
     def tiny(cls, **changes) -> "Config":
         """A model for tests: two layers, 32 wide."""
-        sizes = dict(
+        sizes: dict[str, Any] = dict(
             image_size=(32, 16),
             patch=8,
             width=32,

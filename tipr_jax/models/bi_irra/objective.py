@@ -1,7 +1,7 @@
 """Bi-IRRA's training: which tokens each loss reads, and the losses (sections III-B to III-D)."""
 
-from collections.abc import Sequence
-from typing import NamedTuple
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -163,17 +163,25 @@ def itc_terms(
 def sdm(model: BiIrra, tokens: Tokens, inputs: dict[str, jax.Array], config: Config) -> jax.Array:
     """Similarity distribution matching as in IRRA, the sum over both languages (an ablation)."""
     scale = 1 / config.sdm_temperature
-    options = dict(logit_scale=scale, valid=inputs["valid"])
-    pairs = (features(model, tokens, inputs, side) for side in SIDES)
-    return sum(sdm_loss(image, text, inputs["person_id"], **options) for image, text in pairs)
+
+    def one(side: str) -> jax.Array:
+        image, text = features(model, tokens, inputs, side)
+        ids, valid = inputs["person_id"], inputs["valid"]
+        return sdm_loss(image, text, ids, logit_scale=scale, valid=valid)
+
+    return one("source") + one("target")
 
 
 def identity(model: BiIrra, tokens: Tokens, inputs: dict[str, jax.Array]) -> jax.Array:
     """Mean identity cross-entropy of the image, the source and the target features."""
     image, source = features(model, tokens, inputs, "source")
     _, target = features(model, tokens, inputs, "target")
-    logits = (model.classifier(x) for x in (image, source, target))
-    return sum(cross_entropy(x, inputs["person_id"], inputs["valid"])[0] for x in logits) / 3
+
+    def one(feature: jax.Array) -> jax.Array:
+        logits = model.classifier(feature)
+        return cross_entropy(logits, inputs["person_id"], inputs["valid"])[0]
+
+    return (one(image) + one(source) + one(target)) / 3
 
 
 class Reading(NamedTuple):
@@ -297,30 +305,28 @@ def distance(
 
     The teacher is the same network in the same train mode, without gradient.
     """
-    frozen = jax.lax.stop_gradient(model.fusion)
-    read = {
-        "clean": (frozen, teacher, fold_in(tokens.keys, TEACHER)),
-        "masked": (model.fusion, student, fold_in(tokens.keys, STUDENT)),
-    }
+    frozen, valid = jax.lax.stop_gradient(model.fusion), inputs["valid"]
 
-    def run(image: str, what: str) -> jax.Array | tuple[jax.Array, jax.Array]:
-        fusion, side, keys = read[image]
-        call = fusion if what == "tokens" else fusion.last_attention_weights
+    def read(call: Callable[..., Any], image: str, side: str, use: int) -> Any:
+        """The image reads the clean text of a side."""
         return call(
             tokens.image[image],
             tokens.text[side, "clean"],
             None,
             context_mask=tokens.mask[side],
-            keys=keys,
+            keys=fold_in(tokens.keys, use),
             rate=config.dropout,
         )
 
-    valid = inputs["valid"]
     if config.mim_target == "attention":
-        maps = zip(run("clean", "attention"), run("masked", "attention"), strict=True)
-        return sum(attention_divergence(t, s, valid) for t, s in maps)
+        goals = read(frozen.last_attention_weights, "clean", teacher, TEACHER)
+        guesses = read(model.fusion.last_attention_weights, "masked", student, STUDENT)
+        own, cross = (
+            attention_divergence(t, s, valid) for t, s in zip(goals, guesses, strict=True)
+        )
+        return own + cross
     count = 1 if config.mim_target == "cls" else None
-    goal = run("clean", "tokens")[:, :count]
-    guess = model.mim_head(run("masked", "tokens")[:, :count])
+    goal = read(frozen, "clean", teacher, TEACHER)[:, :count]
+    guess = model.mim_head(read(model.fusion, "masked", student, STUDENT)[:, :count])
     measure = {"cos": cosine_distance, "smooth_l1": smooth_l1_distance}[config.mim_loss]
     return measure(goal, guess, valid)
