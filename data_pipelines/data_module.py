@@ -33,8 +33,12 @@ class DataModule:
       FileNotFoundError, ValueError: as `load_dataset`.
     """
 
+    tokenizer: Tokenizer
+
     def __init__(self, config: RunConfig, tokenizer: Tokenizer | None = None):
-        self.config, self.cfg, self.tokenizer = config, config.data, tokenizer
+        self.config, self.cfg = config, config.data
+        if tokenizer is not None:
+            self.tokenizer = tokenizer
         self.eval_batch_size = config.eval.batch_size
         self.root = self.cfg.root or os.environ.get("TIPR_DATA", "data")
         self.languages = languages_of(self.cfg)  # source first; (): one language, without a name

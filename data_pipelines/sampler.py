@@ -126,7 +126,7 @@ def _identity_epoch_order(
 ) -> np.ndarray:
     seeds = _seeds(seed, epoch)
     return identity_order(
-        person_ids,
+        person_ids.tolist(),
         data_cfg.batch_size,
         data_cfg.num_instances,
         random.Random(int(seeds[0])),

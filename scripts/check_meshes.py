@@ -78,9 +78,14 @@ def run_steps(method: str, case: MeshCase) -> dict[str, Any]:
     state = create(experiment.initial_params(exp))
     rows = sharding.process_rows(exp.batch_sharding, BATCH_SIZE)
     c = exp.model_config
-    sizes = {"vocab_size": c.vocab_size, "num_persons": NUM_PERSONS}
-    sizes["specs"] = exp.column_specs
-    batch = synthetic_batch(BATCH_SIZE, c.image_size, c.text_length, **sizes)
+    batch = synthetic_batch(
+        BATCH_SIZE,
+        c.image_size,
+        c.text_length,
+        vocab_size=c.vocab_size,
+        num_persons=NUM_PERSONS,
+        specs=exp.column_specs,
+    )
     batch["valid"][-3:] = False
     batch = sharding.put_batch({k: v[rows] for k, v in batch.items()}, exp.batch_sharding)
 
@@ -183,7 +188,7 @@ def main() -> None:
     from tipr_jax.models import method_names
     from tipr_jax.sharding import RULES
 
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--method", choices=method_names(), help="default: all")
     parser.add_argument("--mesh", choices=MESHES, help="of 8 devices; default: all")
     parser.add_argument("--rules", choices=sorted(RULES), help="default: all")

@@ -72,7 +72,7 @@ def torch_loader_call(
     """
     from torch.utils.data import DataLoader, RandomSampler
 
-    files = Files(paths, image_size)
+    files: Any = Files(paths, image_size)  # PyTorch asks for __len__ and __getitem__ alone
     _torchvision_transforms()  # if it is missing, fail here and not in a worker
     loader = DataLoader(
         files,
@@ -157,7 +157,7 @@ def cache_call(
     """
     from data_pipelines.pipeline import make_train_iter
 
-    config = SimpleNamespace(
+    config: Any = SimpleNamespace(
         name="cuhk_pedes",
         image_size=image_size,
         text_length=77,
@@ -171,9 +171,8 @@ def cache_call(
         train_resize="bilinear",
         test_resize="bilinear",
     )
-    stream = make_train_iter(
-        split, lambda texts, length: np.ones((len(texts), length), np.int32), config, seed=0
-    )
+    tokens: Any = lambda texts, length: np.ones((len(texts), length), np.int32)  # noqa: E731
+    stream = make_train_iter(split, tokens, config, seed=0)
 
     def call() -> None:
         for _ in range(batches):

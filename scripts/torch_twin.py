@@ -119,9 +119,11 @@ def sdm_loss(image: torch.Tensor, text: torch.Tensor, person_id: torch.Tensor) -
     logits = 50.0 * F.normalize(text, dim=1) @ F.normalize(image, dim=1).T
     same = (person_id[:, None] == person_id[None]).float()
     label = (same / same.sum(1) + 1e-8).log()
-    return sum(
-        (z.softmax(1) * (z.log_softmax(1) - label)).sum(1).mean() for z in (logits, logits.T)
-    )
+
+    def direction(z: torch.Tensor) -> torch.Tensor:
+        return (z.softmax(1) * (z.log_softmax(1) - label)).sum(1).mean()
+
+    return direction(logits) + direction(logits.T)
 
 
 def end_token(tokens: torch.Tensor, ids: torch.Tensor) -> torch.Tensor:

@@ -133,7 +133,7 @@ def synthetic_batch(
     rng = np.random.default_rng(seed)
     batch = {
         "image": rng.integers(0, 256, (batch_size, *image_size, 3), dtype=np.uint8),
-        "text_ids": _synthetic_texts(rng, batch_size, text_length, vocab_size),
+        "text_ids": _synthetic_texts(rng, (batch_size, text_length), vocab_size),
         "person_id": rng.integers(0, num_persons, batch_size).astype(np.int32),
         "image_id": np.arange(batch_size, dtype=np.int32),
         "valid": np.ones(batch_size, bool),
@@ -146,8 +146,9 @@ def synthetic_batch(
 
 
 def _synthetic_texts(
-    rng: np.random.Generator, rows: int, length: int, vocab_size: int
+    rng: np.random.Generator, shape: tuple[int, ...], vocab_size: int
 ) -> np.ndarray:
+    rows, length = shape
     words = rng.integers(3, max(4, length - 2), rows)
     text_ids = rng.integers(1, vocab_size - 3, (rows, length))
     text_ids[np.arange(length)[None] > words[:, None]] = 0
@@ -163,7 +164,7 @@ def _synthetic_column(
     if column.values is Values.FLAG:
         return rng.random(shape) < 0.5
     if column.values is Values.TEXT:
-        return _synthetic_texts(rng, *shape, vocab_size)
+        return _synthetic_texts(rng, shape, vocab_size)
     bounds = (0, vocab_size) if column.values is Values.TOKEN else column.bounds
     return rng.integers(*bounds, shape).astype(column.dtype)
 

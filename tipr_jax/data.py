@@ -69,7 +69,7 @@ class Data(Protocol):
         ...
 
     @property
-    def tokenizer(self) -> Tokenizer | None:
+    def tokenizer(self) -> Tokenizer:
         """Set before the first batch with texts is asked for."""
         ...
 

@@ -66,6 +66,7 @@ def initialize(
             f"{' and '.join(missing)} missing; --coordinator=HOST:PORT, --num_processes and "
             "--process_id go together (or none of them, where a cluster is detected)"
         )
+    assert coordinator is not None and num_processes is not None and process_id is not None
     _check(coordinator, num_processes, process_id)
     jax.config.update("jax_cpu_collectives_implementation", "gloo")
     jax.config.update("jax_enable_preemption_service", preemption)
@@ -230,9 +231,15 @@ def service() -> Any:
 
     None before `initialize`, and with one process.
     """
-    return jax._src.distributed.global_state.client
+    return _global_state().client
 
 
 def this_process() -> int:
     """The number of this process; unlike `jax.process_index`, it does not start the devices."""
-    return jax._src.distributed.global_state.process_id
+    return _global_state().process_id
+
+
+def _global_state() -> Any:
+    from jax._src import distributed  # JAX has no public name for it
+
+    return distributed.global_state

@@ -1,5 +1,6 @@
 """Runs a method's `EpochHook`, which works something out about every pair before an epoch."""
 
+import dataclasses
 from collections.abc import Callable
 
 import jax
@@ -28,11 +29,12 @@ class PairPass:
     def __init__(self, exp: Experiment, data: Data, should_stop: Callable[[], bool]):
         self.exp, self.data, self.should_stop = exp, data, should_stop
         method, config = exp.method, exp.model_config
-        self._hook = method.epoch_hook
+        assert method.epoch_hook, f"{config.__class__.__module__} asks for no pass over all pairs"
+        hook = self._hook = method.epoch_hook
 
         def score(weights: Params, batch: dict, key: jax.Array) -> dict[str, jax.Array]:
             inputs = method.prepare_inputs(batch, key, config)
-            scores = self._hook.score(nnx.merge(exp.graphdef, weights), inputs, config)
+            scores = hook.score(nnx.merge(exp.graphdef, weights), inputs, config)
             return {**scores, "pair_id": batch["pair_id"], "valid": batch["valid"]}
 
         self._score = jax.jit(
@@ -64,7 +66,7 @@ class PairPass:
         pairs = self._hook.summarise(scores, epoch, config.seed, self.exp.model_config)
         # Process 0's for all: another machine may round a score differently.
         pairs = jax.tree.map(np.asarray, multihost_utils.broadcast_one_to_all(pairs))
-        return state.replace(pairs=jax.device_put(pairs, self.exp.replicated))
+        return dataclasses.replace(state, pairs=jax.device_put(pairs, self.exp.replicated))
 
 
 def _on_host(pairs: dict[str, jax.Array]) -> dict[str, np.ndarray]:

@@ -160,10 +160,12 @@ class Evaluator:
         options = dict(gallery=cfg.gallery, trapezoid_ap=cfg.trapezoid_ap)
         scores = distributed.from_writer(lambda: rank(features, annotations, **options))
         if self.reranker:
-            scores["t2i_rerank"] = self._rerank(params, split, features)
+            scores["t2i_rerank"] = self._rerank(self.reranker, params, split, features)
         return scores
 
-    def _rerank(self, params: Params, split: str, features: SplitFeatures) -> dict[str, float]:
+    def _rerank(
+        self, reranker: Reranker, params: Params, split: str, features: SplitFeatures
+    ) -> dict[str, float]:
         """Text-to-image metrics of the matching head's order of each query's candidates."""
         cfg, annotations = self.config.eval, self.data.splits[split]
         gallery = gallery_images(
@@ -181,7 +183,8 @@ class Evaluator:
             cosine_candidates(features.text, features.image[gallery], cfg.rerank_k)
         )
         found = time.perf_counter()
-        logits = self.reranker(
+        assert features.image_tokens is not None, "the features of a split without tokens"
+        logits = reranker(
             self.encoders.select(params),
             self.data.text_batches(split, self._rows),
             features.image_tokens,
@@ -262,9 +265,9 @@ def ranking_sheet(features: SplitFeatures, annotations: Split, query: int) -> Re
     scores = l2_normalise(features.image) @ l2_normalise(features.text[query : query + 1])[0]
     top = np.argsort(-scores, kind="stable")[:10]
     right = annotations.image_person_id[top] == annotations.caption_person_id[query]
-    paths = [annotations.image_path[i] for i in top]
+    paths = [annotations.image_path[int(i)] for i in top]
     return RetrievalSheet(
         query=annotations.caption[query],
-        query_image_path=annotations.image_path[annotations.caption_image_id[query]],
+        query_image_path=annotations.image_path[int(annotations.caption_image_id[query])],
         ranked=list(zip(paths, scores[top].tolist(), right.tolist(), strict=True)),
     )

@@ -70,7 +70,7 @@ class Experiment:
 
 
 def build(
-    config: ConfigDict, *, devices: Sequence[jax.Device] | None = None, **model_fields: Any
+    config: ConfigDict, *, devices: Sequence[Any] | None = None, **model_fields: Any
 ) -> Experiment:
     """Everything but the parameter values; `model_fields` (num_persons) override the config.
 
@@ -87,9 +87,8 @@ def build(
         )
     rules = sharding.RULES[config.mesh.rules]
     mesh = sharding.make_mesh(config.mesh.data, config.mesh.model, devices)
-    for section in ("data", "eval"):
-        batch_size = config[section].batch_size
-        sharding.check_batch_size(f"{section}.batch_size", batch_size, mesh, rules)
+    for name, section in {"data": config.data, "eval": config.eval}.items():
+        sharding.check_batch_size(f"{name}.batch_size", section.batch_size, mesh, rules)
     shards = sharding.batch_shards(mesh, rules)
     check_micro_batches(method, config.micro_batches, config.data.batch_size, shards)
     check_row_group(model_config, config.data.batch_size, config.micro_batches)

@@ -22,7 +22,7 @@ must see the run directory:
 
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
 from absl import app, flags
 from ml_collections import ConfigDict, config_flags
@@ -35,6 +35,8 @@ if __name__ == "__main__":
 from tipr_jax import distributed, shutdown  # noqa: E402
 
 if TYPE_CHECKING:
+    from data_pipelines.data_config import RunConfig
+    from data_pipelines.data_module import DataModule
     from tipr_jax.data import Data, Split
     from tipr_jax.evaluator import SplitFeatures
 
@@ -55,7 +57,9 @@ def main(argv: list[str]) -> None:
         try:
             join()
             typed = config_flags.get_override_values(flags.FLAGS["config"])
-            run(_CONFIG.value, Path(_WORKDIR.value), _MODE.value, frozenset(typed))
+            workdir = _WORKDIR.value
+            assert workdir, "command_line.parse refuses an empty --workdir"
+            run(_CONFIG.value, Path(workdir), _MODE.value, frozenset(typed))
         except (ValueError, OSError) as error:
             if flags.FLAGS.verbosity > 0:
                 raise
@@ -258,7 +262,7 @@ def write_report(config: ConfigDict, workdir: Path, data: "Data", split: str) ->
     report.write_report(workdir, title=f"{config.method} on {config.data.name}", sheets=sheets)
 
 
-def open_data(config: ConfigDict, workdir: Path) -> "Data":
+def open_data(config: ConfigDict, workdir: Path) -> "DataModule":
     """The data set of the config, with the tokenizer that the run in `workdir` uses."""
     from data_pipelines.data_module import DataModule
     from data_pipelines.vocabulary import open_tokenizer
@@ -268,7 +272,7 @@ def open_data(config: ConfigDict, workdir: Path) -> "Data":
     method = get_method(config.method)
     # Process 0 generates the data and makes the vocabulary; on other disks the others do, too.
     with distributed.writer_first():
-        data = DataModule(config)
+        data = DataModule(cast("RunConfig", config))
         data.tokenizer = open_tokenizer(
             method.tokenizer,
             config.data.vocab,

@@ -190,14 +190,17 @@ class _EventFile:
         from tensorboard.compat.proto import event_pb2, summary_pb2
         from tensorboard.summary.writer.record_writer import RecordWriter
 
-        self._event, self._summary = event_pb2.Event, summary_pb2.Summary
+        # Protobuf makes the contents of these modules at import; no type checker sees them.
+        events: Any = event_pb2
+        summaries: Any = summary_pb2
+        self._event, self._summary = events.Event, summaries.Summary
         directory.mkdir(parents=True, exist_ok=True)
         name = f"events.out.tfevents.{time.time():.0f}.{socket.gethostname()}.{os.getpid()}"
         file: BinaryIO = (directory / name).open("ab")
         self._records = RecordWriter(file)
         self._write(file_version="brain.Event:2")
         # A session start makes TensorBoard forget what an earlier, killed run wrote from here on.
-        start = event_pb2.SessionLog(status=event_pb2.SessionLog.START)
+        start = events.SessionLog(status=events.SessionLog.START)
         self._write(step=start_step + 1 if start_step else 0, session_log=start)
 
     def write_scalars(self, step: int, values: Mapping[str, float]) -> None:

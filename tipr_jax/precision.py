@@ -5,6 +5,7 @@ accelerators. LayerNorm, softmax, losses and similarities are float32 whatever t
 """
 
 import dataclasses
+from typing import Literal, TypeAlias
 
 import jax
 import jax.numpy as jnp
@@ -14,6 +15,7 @@ from jax.sharding import NamedSharding
 PRECISIONS = ("auto", "float32", "bfloat16")
 REMATS = ("none", "dots", "full")
 ATTENTIONS = ("auto", "xla", "cudnn")
+Implementation: TypeAlias = Literal["xla", "cudnn"]  # of attention
 
 
 @dataclasses.dataclass(frozen=True)
@@ -31,7 +33,7 @@ class ComputePolicy:
     param: jnp.dtype = jnp.float32
     compute: jnp.dtype = jnp.float32
     remat: str = "none"
-    attention: str = "xla"
+    attention: Implementation = "xla"
     activations: NamedSharding | None = None
 
 
@@ -65,7 +67,10 @@ def policy(
             f"{jax.default_backend()} with {precision}; use --config.attention=auto"
         )
     return ComputePolicy(
-        compute=jnp.dtype(precision), remat=remat, attention=attention, activations=activations
+        compute=jnp.dtype(precision),
+        remat=remat,
+        attention="cudnn" if attention == "cudnn" else "xla",
+        activations=activations,
     )
 
 

@@ -37,7 +37,7 @@ def all_rows(summary: Mapping[str, Any]) -> list[Row]:
 
 
 def _weights(summary: Mapping[str, Any]) -> dict[str, Block]:
-    return dict(summary.get("others") or {"given weights": summary})
+    return dict(summary.get("others") or {"given weights": dict(summary)})
 
 
 def _languages(summary: Mapping[str, Any]) -> dict[str, Block]:

@@ -107,7 +107,7 @@ def read_config(directory: str | Path) -> dict[str, Any]:
         )
     try:
         config = json.loads(path.read_text())
-        dict(config["model"]), config["method"]
+        _ = dict(config["model"]), config["method"]
     except (ValueError, KeyError, TypeError):
         raise ValueError(
             f"{path} is not the config of a run or of a converted checkpoint (an object with "

@@ -139,7 +139,7 @@ def check_batch_size(field: str, batch_size: int, mesh: Mesh, rules: dict) -> No
 def _own_pieces(sharding: NamedSharding) -> np.ndarray:
     """int [n], ascending: the pieces of the batch that devices of this process hold."""
     indices = sharding.addressable_devices_indices_map((_pieces(sharding),)).values()
-    return np.unique([index[0].indices(_pieces(sharding))[0] for index in indices])
+    return np.unique([index[0].indices(_pieces(sharding))[0] for index in indices if index])
 
 
 def process_rows(sharding: NamedSharding, batch_size: int) -> np.ndarray:
@@ -160,7 +160,8 @@ def put_batch(batch: dict[str, np.ndarray], sharding: NamedSharding) -> dict[str
         rows = len(local) // len(own)  # of a piece
         shape = (rows * _pieces(sharding), *local.shape[1:])
 
-        def piece(index: tuple[slice, ...]) -> np.ndarray:
+        def piece(index: tuple[slice, ...] | None) -> np.ndarray:
+            assert index, "the batch is cut along its first axis"
             position = np.searchsorted(own, (index[0].start or 0) // rows)
             return local[position * rows : (position + 1) * rows]
 

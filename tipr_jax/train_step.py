@@ -85,6 +85,7 @@ def accumulated_gradient(
     """
     check_micro_batches(method, micro_batches)
     parts = method.parts
+    assert parts, "check_micro_batches refuses a method without parts"
 
     def forward(params: Any, inputs: dict) -> tuple[nnx.Module, Any, Any]:
         model = nnx.merge(graphdef, params)
@@ -116,7 +117,7 @@ def accumulated_gradient(
             terms = parts.row_terms(model, tokens, rows, config, totals)
             # The derivative of this product is the pooled features' share of the gradient.
             pulled_back = optax.tree.vdot(pooled, part(d_pooled, i))
-            return pulled_back + _sum_losses(terms), terms
+            return jnp.add(pulled_back, _sum_losses(terms)), terms
 
         def add(sums: tuple[Any, dict], i: jax.Array) -> tuple[tuple[Any, dict], None]:
             return jax.tree.map(jnp.add, sums, jax.grad(row_loss, has_aux=True)(params, i)), None

@@ -133,6 +133,7 @@ class Run:
 
     def before_epoch(self, state: TrainState, step: int) -> TrainState:
         """`state` with what the method's epoch hook finds out about the pairs."""
+        assert self.pair_pass, "the method has no hook before an epoch"
         self.meter.flush()
         with self.saved_if_stopped(state, step):
             state = self.pair_pass(state, step // self.per_epoch)

@@ -185,7 +185,7 @@ def _clauses(captions: list[str]) -> tuple[str, Iterable[list[str]]]:
 
 def _noun_phrases(captions: list[str]) -> tuple[str, Iterable[list[str]]]:
     """Noun phrases without article ("white t-shirt"); pronouns alone are left out."""
-    import spacy
+    import spacy  # pyright: ignore[reportMissingImports] the extra "nlp"
 
     nlp = spacy.load(SPACY_MODEL, exclude=["ner", "lemmatizer"])
     texts = (caption.lower() for caption in captions)

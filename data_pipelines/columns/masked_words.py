@@ -18,11 +18,18 @@ from tipr_jax.batch import IGNORED, MaskedWords
 
 @runtime_checkable
 class MaskingTokenizer(Protocol):
-    """A tokenizer with a mask token; for whole words it also has `continues_word`, bool [V]."""
+    """A tokenizer with a mask token."""
 
     pad_id: int
     mask_id: int
     vocab_size: int
+
+
+@runtime_checkable
+class WordTokenizer(Protocol):
+    """A tokenizer that says which pieces continue a word: bool [V]."""
+
+    continues_word: np.ndarray
 
 
 def draw(spec: MaskedWords, source: ColumnSource) -> DrawnColumns:
@@ -30,9 +37,9 @@ def draw(spec: MaskedWords, source: ColumnSource) -> DrawnColumns:
     split = source.split
 
     def columns(rows: np.ndarray, epoch: int, places: np.ndarray) -> dict[str, np.ndarray]:
-        rows = rows.tolist()
         ids = source.tokenizer([split.caption[row] for row in rows], source.text_length)
-        return mask_captions(ids, rows, [split.language] * len(rows), epoch, spec, source)
+        languages = [split.language] * len(rows)
+        return mask_captions(ids, rows.tolist(), languages, epoch, spec, source)
 
     return columns
 
@@ -158,7 +165,7 @@ def mask_texts(
 
 def _continues_word(tokenizer: MaskingTokenizer) -> np.ndarray:
     """bool [V]: the pieces that continue the word of the piece before."""
-    if not hasattr(tokenizer, "continues_word"):
+    if not isinstance(tokenizer, WordTokenizer):
         raise ValueError(
             f"{type(tokenizer).__name__} does not say which pieces continue a word, which "
             "MaskedWords needs; use MaskedWords(whole_words=False)"

@@ -34,7 +34,7 @@ def draw(spec: TextLevels, source: ColumnSource) -> DrawnColumns:
     texts = LevelTexts(source.split.caption, _attributes(source), source.seed)
 
     def columns(rows: np.ndarray, epoch: int, places: np.ndarray) -> dict[str, np.ndarray]:
-        drawn = dict(zip(LEVELS, texts(rows, epoch), strict=True))
+        drawn: dict[str, list[str]] = dict(zip(LEVELS, texts(rows, epoch), strict=True))
         return {
             f"{level}_ids": source.tokenizer(drawn[level], source.text_length)
             for level in spec.levels

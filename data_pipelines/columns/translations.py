@@ -24,14 +24,14 @@ def draw(spec: Translations, source: ColumnSource) -> DrawnColumns:
         )
 
     def columns(rows: np.ndarray, epoch: int, places: np.ndarray) -> dict[str, np.ndarray]:
-        rows = rows.tolist()
-        drawn = [choose_target(source.seed, epoch, row, len(targets)) for row in rows]
+        numbers: list[int] = rows.tolist()
+        drawn = [choose_target(source.seed, epoch, row, len(targets)) for row in numbers]
         languages = [targets[number - 1] for number in drawn]
-        captions = [translation[name][row] for name, row in zip(languages, rows, strict=True)]
+        captions = [translation[name][row] for name, row in zip(languages, numbers, strict=True)]
         ids = source.tokenizer(captions, source.text_length)
         out = {"target_ids": ids, "target_language": np.array(drawn, np.int32)}
         if spec.masked_words:
-            masked = mask_captions(ids, rows, languages, epoch, spec.masked_words, source)
+            masked = mask_captions(ids, numbers, languages, epoch, spec.masked_words, source)
             out |= {f"target_{name}": column for name, column in masked.items()}
         return out
 

@@ -30,13 +30,13 @@ def find_files(directory: str, split: str, languages: Sequence[str]) -> dict[str
     Raises:
       FileNotFoundError: a language has no file.
     """
-    files = {name: _find(directory, split, name) for name in LANGUAGES}
-    if split in OPTIONAL_SPLITS and not any(files[name] for name in languages):
+    files = {name: path for name in LANGUAGES if (path := _find(directory, split, name))}
+    if split in OPTIONAL_SPLITS and not files.keys() & set(languages):
         return {}
     for name in languages:
-        if files[name] is None:
+        if name not in files:
             expected = " or ".join(_file_names(split, name))
-            found = [other for other, path in files.items() if path] or ["no language"]
+            found = list(files) or ["no language"]
             raise FileNotFoundError(
                 f"{directory} has no {split} captions in {name}: expected {expected} there, found "
                 f"{', '.join(found)}; add the file (the authors' are at {HOMEPAGE}), or choose "

@@ -81,15 +81,15 @@ class DecodedCache:
         """
         images = np.zeros((len(image_id), *self._images.shape[1:]), np.uint8)
         # One copy per row: as fast as fancy indexing, and the checksum finds the row in the cache.
-        for image, row in zip(images, image_id.tolist(), strict=True):
+        for place, row in enumerate(image_id.tolist()):
             if row >= 0:
-                image[...] = self._images[row]
+                images[place] = self._images[row]
                 if not self._verified[row]:
-                    self._verify(image, row)
+                    self._verify(images[place], row)
         return images
 
     def _verify(self, image: np.ndarray, row: int) -> None:
-        if zlib.crc32(image) != self._crc32[row]:
+        if zlib.crc32(image.data) != self._crc32[row]:
             raise ValueError(
                 f"{self.path}: damaged image cache (row {row} fails its checksum); "
                 "delete it to rebuild it"
@@ -178,7 +178,7 @@ def _write(
 
     def fill(row: int) -> None:
         image = np.ascontiguousarray(read(row))
-        one = np.array((image, zlib.crc32(image)), record)
+        one = np.array((image, zlib.crc32(image.data)), record)
         put(one.tobytes(), HEADER_BYTES + row * record.itemsize)
 
     put(cache_format.header, 0)

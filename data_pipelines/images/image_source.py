@@ -9,6 +9,7 @@ import concurrent.futures
 import functools
 import os
 from collections.abc import Callable
+from typing import Any, cast
 
 import numpy as np
 
@@ -19,6 +20,7 @@ from tipr_jax.preprocess import image as preprocess
 
 MULTILINGUAL = "multilingual"  # TFDS config of copies that were prepared from several languages
 ImageSource = Callable[[np.ndarray], np.ndarray]
+AnyCall = Callable[..., Any]
 
 
 def uses_cache(data_cfg: ImageConfig) -> bool:
@@ -38,7 +40,8 @@ def image_source(split: Split, data_cfg: ImageConfig) -> ImageSource:
     Raises:
       FileNotFoundError, ValueError: as `open_cache`, or no prepared TFDS copy.
     """
-    image_size, truncated = tuple(data_cfg.image_size), data_cfg.allow_truncated
+    height, width = data_cfg.image_size
+    image_size, truncated = (height, width), data_cfg.allow_truncated
     train = split.name == "train"
     resize_filter = data_cfg.train_resize if train else data_cfg.test_resize
     encoded = split.image_path.__getitem__
@@ -89,7 +92,9 @@ def _tfds_bytes(split: Split, name: str, tfds_dir: str) -> Callable[[int], bytes
     try:
         config = MULTILINGUAL if split.language else ""
         builder = tfds.builder_from_directory(_prepared_directory(name, config, tfds_dir))
-        records = builder.as_data_source(split.name, decoders={"image": tfds.decode.SkipDecoding()})
+        encoded = tfds.decode.SkipDecoding()
+        as_data_source = cast(AnyCall, builder.as_data_source)  # TFDS hides its parameters
+        records = as_data_source(split.name, decoders={"image": encoded})
     except (OSError, ValueError, KeyError) as error:
         reason = str(error).splitlines()[0]
         raise ValueError(

@@ -39,7 +39,7 @@ def make_plan(identity: Identity, view: View, rng: random.Random) -> Plan:
     seen = visible_topics(identity, view)
     chance = {topic: rng.random() for topic in _MENTION}
     said = {topic for topic in seen if chance[topic] < _MENTION[topic]}
-    for topic in sorted(seen - _DETAILS, key=chance.get):
+    for topic in sorted(seen - _DETAILS, key=lambda topic: chance[topic]):
         if len(said & set(_WORN)) >= 2 and len(said) >= _MIN_TOPICS:
             break
         said.add(topic)

@@ -34,7 +34,7 @@ def write_missing(directory: Path, manifest: dict, languages: Sequence[str] = ()
 
 def _files(manifest: dict, languages: Sequence[str]) -> dict[str, Callable[[dict], Iterable[str]]]:
     """File name -> what writes its lines."""
-    files = {PRETRAIN_FILE: _pretrain}
+    files: dict[str, Callable[[dict], Iterable[str]]] = {PRETRAIN_FILE: _pretrain}
     if attribute_file := GENERATED_LAYOUTS[manifest["layout"]].dataset.attribute_file:
         files[attribute_file] = _attributes
     for split in (split for split, count in manifest["ids"].items() if count):

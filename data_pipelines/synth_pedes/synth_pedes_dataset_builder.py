@@ -49,6 +49,7 @@ class Builder(PersonRetrievalBuilder):
         from data_pipelines.synth_pedes.generate import generate
 
         config = self.builder_config
+        assert isinstance(config, SynthConfig)
         root = os.path.join(os.fspath(dl_manager.download_dir), "synth_pedes", config.name)
         generate(
             root,

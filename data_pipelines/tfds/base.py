@@ -3,7 +3,7 @@
 import dataclasses
 import os
 from collections.abc import Iterator
-from typing import Any
+from typing import Any, cast
 
 import tensorflow as tf
 import tensorflow_datasets as tfds
@@ -11,7 +11,7 @@ import tensorflow_datasets as tfds
 from data_pipelines.datasets import annotations
 from data_pipelines.datasets.layouts import get_layout
 from data_pipelines.datasets.split import Split
-from data_pipelines.images.image_source import MULTILINGUAL
+from data_pipelines.images.image_source import MULTILINGUAL, AnyCall
 from tipr_jax.languages import run_languages
 
 
@@ -123,14 +123,15 @@ class PersonRetrievalBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=
         shuffle_files: bool = False,
     ) -> tf.data.Dataset:
         """tf.data in file order over array_record, which TFDS itself offers as data source only."""
-        records = self.as_data_source(
-            split, deserialize_method=tfds.decode.DeserializeMethod.RAW_BYTES
-        )
+        as_data_source = cast(AnyCall, self.as_data_source)  # TFDS hides its parameters
+        records = as_data_source(split, deserialize_method=tfds.decode.DeserializeMethod.RAW_BYTES)
 
         def example(index: tf.Tensor) -> Any:
             record = tf.numpy_function(records.__getitem__, [index], tf.string)
             record = tf.ensure_shape(record, [])
-            return self.info.features.deserialize_example(record, decoders=decoders)
+            features = self.info.features
+            assert isinstance(features, tfds.features.FeaturesDict)
+            return features.deserialize_example(record, decoders=decoders)
 
         return tf.data.Dataset.range(len(records)).map(example)
 

@@ -53,7 +53,7 @@ def _twins(options: Any, paths: tuple[str, ...], data: Any, batches: int) -> dic
     if not importlib.util.find_spec("torchvision"):
         print("input: torchvision is not installed here, so only our side is measured")
         return {}
-    cores = os.cpu_count()
+    cores = os.cpu_count() or 1
     workers = 0 if options.tiny or cores == 1 else cores
     size = tuple(data.image_size)
     call = torch_input.torch_loader_call(paths, size, data.batch_size, batches, workers)

@@ -11,7 +11,7 @@ from configs import irra as irra_config
 from tipr_jax import experiment, trainer
 from tipr_jax.analysis import cost
 from tipr_jax.batch import synthetic_batch
-from tipr_jax.evaluator import Evaluator
+from tipr_jax.inference.encoders import Encoders
 from tipr_jax.sharding import put_batch
 from tipr_jax.train_state import create_state
 
@@ -74,13 +74,13 @@ def train_call(exp: experiment.Experiment, steps: int) -> Call:
 
 
 def encode_calls(exp: experiment.Experiment) -> dict[str, Call]:
-    evaluator = Evaluator(exp, data=None)
-    params = evaluator.encoders.select(experiment.initial_params(exp))
+    encoders = Encoders.of_experiment(experiment.towers(exp))
+    params = encoders.select(experiment.initial_params(exp))
     batch = put_batch(make_batch(exp), exp.batch_sharding)
     image, text = batch["image"], batch["text_ids"]
     return {
-        "image": lambda: jax.block_until_ready(evaluator.encoders.encode_image(params, image)),
-        "text": lambda: jax.block_until_ready(evaluator.encoders.encode_text(params, text, 0)),
+        "image": lambda: jax.block_until_ready(encoders.encode_image(params, image)),
+        "text": lambda: jax.block_until_ready(encoders.encode_text(params, text, 0)),
     }
 
 

@@ -28,17 +28,17 @@ def problem(num_query: int, num_gallery: int, persons: int) -> Problem:
     gallery_id = rng.integers(0, persons, num_gallery)
     query_id = rng.choice(gallery_id, num_query)
     centre = 0.5 * rng.standard_normal((persons, WIDTH), np.float32)
-    query, gallery = (
-        centre[ids] + rng.standard_normal((len(ids), WIDTH), np.float32)
-        for ids in (query_id, gallery_id)
-    )
-    return query, gallery, query_id, gallery_id
+
+    def around(ids: np.ndarray) -> np.ndarray:
+        return centre[ids] + rng.standard_normal((len(ids), WIDTH), np.float32)
+
+    return around(query_id), around(gallery_id), query_id, gallery_id
 
 
-def exact_problem(*sizes: int) -> Problem:
+def exact_problem(num_query: int, num_gallery: int, persons: int) -> Problem:
     """The same with entries +-1 in width 256: exact products, and ties everywhere."""
-    query, gallery, *ids = problem(*sizes)
-    return np.sign(query[:, :256]), np.sign(gallery[:, :256]), *ids
+    query, gallery, query_id, gallery_id = problem(num_query, num_gallery, persons)
+    return np.sign(query[:, :256]), np.sign(gallery[:, :256]), query_id, gallery_id
 
 
 def cases(options: Any) -> Iterator[Case]:
@@ -95,10 +95,9 @@ def torch_metrics(
     """
     import torch
 
-    query, gallery = (torch.nn.functional.normalize(torch.from_numpy(x)) for x in (query, gallery))
-    query_id, gallery_id = torch.from_numpy(query_id), torch.from_numpy(gallery_id)
-    order = torch.argsort(query @ gallery.T, dim=1, descending=True, stable=not in_loops)
-    match = gallery_id[order] == query_id[:, None]
+    rows, columns = (torch.nn.functional.normalize(torch.from_numpy(x)) for x in (query, gallery))
+    order = torch.argsort(rows @ columns.T, dim=1, descending=True, stable=not in_loops)
+    match = torch.from_numpy(gallery_id)[order] == torch.from_numpy(query_id)[:, None]
     found, place = match.cumsum(1), torch.arange(1, len(gallery) + 1)
     count = match.sum(1)
     values = {f"R{k}": (found[:, k - 1] > 0).float() for k in (1, 5, 10)}
@@ -121,12 +120,14 @@ def _in_own_process(size: tuple[int, int, int]) -> dict[str, float]:
     return json.loads(result.stdout)
 
 
-def report_memory(*size: int) -> None:
-    data = problem(*size)
+def report_memory(num_query: int, num_gallery: int, persons: int) -> None:
+    data = problem(num_query, num_gallery, persons)
     start = time.perf_counter()
     retrieval_metrics(*data, progress=False)
     seconds = time.perf_counter() - start
     # Not ru_maxrss, in which a child starts with its parent's peak.
     status = Path("/proc/self/status").read_text()
-    peak_mb = int(re.search(r"VmHWM:\s*(\d+) kB", status)[1]) / 1024
+    peak = re.search(r"VmHWM:\s*(\d+) kB", status)
+    assert peak, "Linux tells the peak of the resident memory"
+    peak_mb = int(peak[1]) / 1024
     print(json.dumps({"peak_resident_mb": peak_mb, "ranking_seconds": seconds}))

@@ -3,12 +3,14 @@
 from collections.abc import Iterator
 from typing import Any
 
+import jax
 import numpy as np
 
 from bench.measure import Case
 from configs import bi_irra as bi_irra_config
 from tipr_jax import experiment
 from tipr_jax.batch import synthetic_batch
+from tipr_jax.inference.encoders import Encoders
 from tipr_jax.inference.rerank import Reranker
 
 # Queries, gallery images, candidates.
@@ -24,13 +26,14 @@ def cases(options: Any) -> Iterator[Case]:
     config.model.losses = ("itc", "itm")
     config.eval.batch_size = 8 if options.tiny else config.eval.batch_size
     exp = experiment.towers(experiment.build(config))
-    reranker, size = Reranker(exp), config.eval.batch_size
+    encoders, size = Encoders.of_experiment(exp), config.eval.batch_size
+    reranker = Reranker(encoders, text_rows=size, pairs=config.eval.rerank_pairs)
     params, c = experiment.initial_params(exp), exp.model_config
     batch = synthetic_batch(
         size, c.image_size, c.text_length, vocab_size=c.vocab_size, num_persons=1
     )
     rng = np.random.default_rng(0)
-    shape = reranker.encode_image.eval_shape(params, batch["image"])[1]
+    shape = jax.eval_shape(encoders.image_tokens, params, batch["image"])[1]
     tokens = rng.standard_normal((images, *shape.shape[1:]), np.float32).astype(shape.dtype)
     candidates = np.stack([rng.permutation(images)[:k] for _ in range(queries)])
     batches = [batch] * -(-queries // size)

@@ -24,12 +24,14 @@ def cases(options: Any) -> Iterator[Case]:
         for name, softmax_terms in IMPLEMENTATIONS.items():
 
             def loss(image, text, person_id, softmax_terms=softmax_terms):
-                options = dict(logit_scale=50.0, implementation=softmax_terms)
-                return sdm_loss(image, text, person_id, **options)
+                return sdm_loss(
+                    image, text, person_id, logit_scale=50.0, implementation=softmax_terms
+                )
 
             arrays = jax.device_put((image, text, person_id))
             gradient = jax.jit(jax.value_and_grad(loss, (0, 1))).lower(*arrays).compile()
             memory = gradient.memory_analysis()
+            assert memory, "XLA tells the memory of its programs on every platform we run on"
             twins = {}
             if options.recipes and name == "plain":
                 twins["plain"] = torch_call(image, text, person_id)
@@ -50,12 +52,11 @@ def torch_call(image: np.ndarray, text: np.ndarray, person_id: np.ndarray) -> An
     from torch_twin import sdm_loss as torch_sdm
 
     device = "cuda" if torch.cuda.is_available() else "cpu"
-    image, text, person_id = (torch.tensor(x, device=device) for x in (image, text, person_id))
-    image.requires_grad_()
-    text.requires_grad_()
+    images, texts = (torch.tensor(x, device=device, requires_grad=True) for x in (image, text))
+    person = torch.tensor(person_id, device=device)
 
     def call() -> None:
-        torch.autograd.grad(torch_sdm(image, text, person_id), (image, text))
+        torch.autograd.grad(torch_sdm(images, texts, person), (images, texts))
         if device == "cuda":
             torch.cuda.synchronize()
 

@@ -8,7 +8,7 @@ import importlib.util
 import re
 import time
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, TypeAlias
 
 import jax
 from jax.experimental import topologies
@@ -18,6 +18,8 @@ from tipr_jax import experiment, trainer
 from tipr_jax.analysis import collectives, cost
 from tipr_jax.analysis.collectives import CollectiveOp
 
+# In JAX's stubs the name is a variable.
+Device: TypeAlias = jax.Device  # pyright: ignore[reportInvalidTypeForm]
 GIB = 2**30
 HBM_GIB = {"v4": 32, "v5e": 16, "v5p": 95, "v6e": 32}
 COMPILER = "libtpu, the TPU compiler, is not installed; pip install -e '.[aot]' (or libtpu)"
@@ -68,7 +70,7 @@ class Report:
         return self.program is not None and self.program.peak <= self.hbm
 
 
-def topology_devices(name: str) -> list[jax.Device]:
+def topology_devices(name: str) -> list[Device]:
     """The chips of a slice.
 
     Raises:
@@ -101,7 +103,7 @@ def memory_of_chip(topology: str) -> int:
     return HBM_GIB[chip] * GIB
 
 
-def compile_report(config: ConfigDict, devices: Sequence[jax.Device], hbm: int) -> Report:
+def compile_report(config: ConfigDict, devices: Sequence[Device], hbm: int) -> Report:
     """Compiles `config`'s training step for `devices` of `hbm` bytes each."""
     exp = experiment.build(config, devices=devices)
     optimizer, _ = experiment.make_optimizer(exp, steps_per_epoch=1000)

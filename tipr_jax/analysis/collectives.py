@@ -60,7 +60,7 @@ def collective_ops(hlo: str) -> list[CollectiveOp]:
 
 def totals_by_kind(found: list[CollectiveOp]) -> dict[str, tuple[int, int]]:
     """{kind: (runs per step, bytes per step on one device)}."""
-    sums = collections.defaultdict(lambda: (0, 0))
+    sums: dict[str, tuple[int, int]] = collections.defaultdict(lambda: (0, 0))
     for kind, count, size, _ in found:
         runs, moved = sums[kind]
         sums[kind] = runs + count, moved + count * size
@@ -85,7 +85,8 @@ def _trips(line: str, computations: dict[str, list[str]]) -> int:
     """How often a while loop runs: as stated, or what its condition compares the counter with."""
     if known := _KNOWN_TRIPS.search(line):
         return int(known[1])
-    condition = "\n".join(computations.get(_CONDITION.search(line)[1], ()))
+    name = _CONDITION.search(line)
+    condition = "\n".join(computations.get(name[1], ()) if name else ())
     limits = _LIMIT.findall(condition)
     return int(limits[0]) if len(limits) == 1 and "direction=LT" in condition else 1
 

@@ -45,15 +45,20 @@ def _jaxpr_flops(jaxpr: Jaxpr) -> int:
 def _equation_flops(equation: JaxprEqn) -> int:
     name, params = equation.primitive.name, equation.params
     if name == "dot_general":
-        lhs, out = equation.invars[0].aval, equation.outvars[0].aval
+        lhs, out = _array(equation.invars[0]), _array(equation.outvars[0])
         (contracted, _), _ = params["dimension_numbers"]
         return 2 * out.size * math.prod(lhs.shape[i] for i in contracted)
     if name == "conv_general_dilated":
-        kernel, out = equation.invars[1].aval, equation.outvars[0].aval
+        kernel, out = _array(equation.invars[1]), _array(equation.outvars[0])
         return 2 * out.size * kernel.size // kernel.shape[params["dimension_numbers"].rhs_spec[0]]
     if name == "cond":
         return min(map(_jaxpr_flops, _nested(params)))
     return params.get("length", 1) * sum(map(_jaxpr_flops, _nested(params)))
+
+
+def _array(variable: Any) -> Any:
+    """The shape and dtype of an equation's variable, for which JAX has no public type."""
+    return variable.aval
 
 
 def _nested(params: Mapping[str, Any]) -> Iterator[Jaxpr]:
@@ -88,7 +93,8 @@ def _largest(jaxpr: Jaxpr) -> int:
     for equation in jaxpr.eqns:
         sizes += map(_largest, _nested(equation.params))
         if equation.primitive.name != "scan":  # what it stacks is kept, not worked on
-            sizes += [_size(v.aval) for v in equation.outvars if v.aval.shape]
+            arrays = map(_array, equation.outvars)
+            sizes += [_size(array) for array in arrays if array.shape]
     return max(sizes)
 
 

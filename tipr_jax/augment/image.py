@@ -51,8 +51,8 @@ def normalise(
 ) -> jax.Array:
     """uint8 [...,3] -> float32: (x / 255 - mean) / std."""
     chex.assert_shape(image, (..., 3))
-    mean, std = jnp.asarray(mean, jnp.float32), jnp.asarray(std, jnp.float32)
-    return (image.astype(jnp.float32) / 255.0 - mean) / std
+    scaled = image.astype(jnp.float32) / 255.0
+    return (scaled - jnp.asarray(mean, jnp.float32)) / jnp.asarray(std, jnp.float32)
 
 
 def random_flip(image: jax.Array, key: jax.Array) -> jax.Array:

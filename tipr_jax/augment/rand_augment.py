@@ -104,7 +104,8 @@ def jitter(image: jax.Array, factors: jax.Array, order: jax.Array) -> jax.Array:
 
 def grey(image: jax.Array) -> jax.Array:
     """Luminance: [H,W,3] -> [H,W,1]."""
-    return sum(weight * image[..., i : i + 1] for i, weight in enumerate(GREY))
+    red, green, blue = (weight * image[..., i : i + 1] for i, weight in enumerate(GREY))
+    return red + green + blue
 
 
 def random_rotation(image: jax.Array, key: jax.Array, *, max_angle: float) -> jax.Array:

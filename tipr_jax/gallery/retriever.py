@@ -41,7 +41,7 @@ class Retriever:
         """Embeds photos and appends them to the gallery."""
         paths = [str(p) for p in paths]
         new = self.model.embed_images(paths)
-        self.features = np.concatenate([self.features, new]) if self.paths else new
+        self.features = new if self.features is None else np.concatenate([self.features, new])
         self.paths += paths
 
     def search(
@@ -60,7 +60,7 @@ class Retriever:
             raise ValueError(
                 "the sentence is empty; describe the person, e.g. 'a man in a red coat'"
             )
-        if not self.paths:
+        if self.features is None:
             raise ValueError("the gallery is empty; add photos first")
         scores = self.features @ self.model.embed_texts([sentence], language)[0]
         if not rerank:

@@ -12,7 +12,7 @@ from jax.sharding import Mesh, NamedSharding
 from tipr_jax import sharding
 from tipr_jax.batch import Batch
 from tipr_jax.experiment import Experiment, compute_policy
-from tipr_jax.models.method import Method, ModelConfig, Params
+from tipr_jax.models.method import MatchingModel, Method, ModelConfig, Params
 from tipr_jax.precision import ComputePolicy, policy
 from tipr_jax.train_state import define_model, select_params
 
@@ -93,7 +93,7 @@ class Encoders:
         """(variables, image) -> (features [B,C], tokens [B,1+P,D] in the compute dtype)."""
 
         # The matching head computes in this dtype, so tokens lose nothing by being kept in it.
-        def encode(model: nnx.Module, image: jax.Array) -> tuple[jax.Array, jax.Array]:
+        def encode(model: MatchingModel, image: jax.Array) -> tuple[jax.Array, jax.Array]:
             tokens = model.image_tokens(image)
             return model.image_feature(tokens), tokens.astype(self.tokens_dtype)
 
@@ -103,7 +103,7 @@ class Encoders:
     def text_tokens(self) -> Callable[[Params, jax.Array], TextTokens]:
         """(variables, text_ids) -> (tokens [B,L,D] in the compute dtype, mask bool [B,L])."""
 
-        def encode(model: nnx.Module, text_ids: jax.Array) -> TextTokens:
+        def encode(model: MatchingModel, text_ids: jax.Array) -> TextTokens:
             tokens = model.text_tokens(text_ids).astype(self.tokens_dtype)
             return tokens, model.text_mask(text_ids)
 

@@ -8,6 +8,7 @@ B, None for the faster one at this batch size.
 """
 
 from collections.abc import Callable
+from typing import Any
 
 import chex
 import jax
@@ -29,7 +30,7 @@ def l2_normalise(x: jax.Array) -> jax.Array:
     return x / jnp.linalg.norm(x, axis=1, keepdims=True)
 
 
-def _softmax_terms(implementation: SoftmaxTerms | None, rows: int) -> SoftmaxTerms:
+def _softmax_terms(implementation: SoftmaxTerms | None, rows: int) -> Callable[..., Any]:
     if implementation is not None:
         return implementation
     return (streaming if rows >= STREAMING_FROM else dense).softmax_terms
@@ -86,8 +87,8 @@ def sdm_loss(
     # from row normalisation only with soft targets.
     targets = make_pair_targets(ids, weights, valid, epsilon)
     text, image = logit_scale * l2_normalise(text_embed), l2_normalise(image_embed)
-    directions = _softmax_terms(implementation, len(valid))(text, image, targets, valid)
-    return sum(_mean(kl, valid) for kl in directions)
+    of_texts, of_images = _softmax_terms(implementation, len(valid))(text, image, targets, valid)
+    return _mean(of_texts, valid) + _mean(of_images, valid)
 
 
 def cmpm_loss(
@@ -144,5 +145,5 @@ def itc_loss(
     valid = _all_valid(image_embed, valid)
     image, text = logit_scale * l2_normalise(image_embed), l2_normalise(text_embed)
     partner = jnp.sum(image * text, axis=1)
-    directions = _softmax_terms(implementation, len(valid))(image, text, None, valid)
-    return sum(_mean(lse - partner, valid) for lse in directions) / 2
+    of_images, of_texts = _softmax_terms(implementation, len(valid))(image, text, None, valid)
+    return (_mean(of_images - partner, valid) + _mean(of_texts - partner, valid)) / 2

@@ -119,8 +119,9 @@ def hard_negatives(
     chex.assert_is_divisible(len(ids), size)
 
     def sample(queries, candidates, ids, keys, valid) -> jax.Array:
-        options = dict(scale=scale, valid=valid, epsilon=epsilon)
-        weights = negative_weights(queries, candidates, ids, **options)
+        weights = negative_weights(
+            queries, candidates, ids, scale=scale, valid=valid, epsilon=epsilon
+        )
         return jax.vmap(jax.random.categorical)(keys, jnp.log(weights))
 
     def group(x: jax.Array) -> jax.Array:

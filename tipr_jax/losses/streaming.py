@@ -45,12 +45,12 @@ def _forward(queries, keys, targets, valid, both, block):
 
     def step(running, columns):
         z, by_key, by_query = _logits(queries, targets, valid, columns)
-        of_keys = _finish(*_sums(z, by_query, axis=0)) if both else None
+        of_keys = _finish(_sums(z, by_query, axis=0)) if both else None
         return _merge(running, _sums(z, by_key, axis=1)), of_keys
 
     running, of_keys = jax.lax.scan(step, start, _cut((keys, targets, valid), block))
-    of_queries = _finish(*running)
-    out = of_queries[1], _join(of_keys[1], count) if both else None
+    of_queries = _finish(running)
+    out = of_queries[1], None if of_keys is None else _join(of_keys[1], count)
     return out, (queries, keys, targets, valid, of_queries, of_keys)
 
 
@@ -62,9 +62,9 @@ def _backward(both, block, saved, cotangents):
     def step(d_queries, columns):
         columns, g_keys, of_keys = columns
         z, by_key, by_query = _logits(queries, targets, valid, columns)
-        dz = _gradient(z, by_key, *of_queries, g_queries)
+        dz = _gradient(z, by_key, of_queries, g_queries)
         if both:
-            dz += _gradient(z, by_query, *of_keys, g_keys)
+            dz += _gradient(z, by_query, of_keys, g_keys)
         d_queries += jnp.matmul(dz, columns[0], precision="highest")
         return d_queries, jnp.matmul(dz.T, queries, precision="highest")
 
@@ -109,15 +109,17 @@ def _merge(*parts):
     return top, total, None if parts[0][2] is None else ratio
 
 
-def _finish(top, total, ratio):
+def _finish(sums):
     """(logsumexp, the term itself) of complete sums."""
+    top, total, ratio = sums
     log_total = jnp.log(total)
     lse = top + log_total
     return lse, lse if ratio is None else ratio / total - log_total
 
 
-def _gradient(z, target, lse, term, g):
-    """d(sum of g * term) / dz."""
+def _gradient(z, target, finished, g):
+    """d(sum of g * term) / dz, where `finished` is (logsumexp, term)."""
+    lse, term = finished
     p = jnp.exp(z - lse)
     return g * p if target is None else g * p * (z - lse - target - term)
 

@@ -185,7 +185,7 @@ def embedding_ranks(
     positives = _Positives(query_person_id, gallery_person_id, count_misses)
     # Queries with equally many positives share a block, so that none counts for absent ones.
     order = np.argsort(positives.count, kind="stable")
-    places = np.arange(max(1, positives.count[order[-1]]))
+    places = np.arange(max(1, int(positives.count[order[-1]])))
     ranks = PositiveRanks(np.empty(positives.count.sum(), np.int64), positives.count)
     start, size = ranks.start, _block_rows(len(query), len(gallery))
     gallery = jnp.asarray(gallery)

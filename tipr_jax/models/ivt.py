@@ -146,7 +146,8 @@ class Config(ModelConfig):
     def pretraining(cls, **changes) -> "Config":
         """The released pre-training on image-caption pairs."""
         settings: dict[str, Any] = dict(stride=16, text_length=50, losses=PRETRAINING)
-        return cls(**(settings | dict(levels=("sentence",), mask="none") | changes))
+        settings |= dict(levels=("sentence",), mask="none")
+        return cls(**(settings | changes))
 
     @classmethod
     def tiny(cls, **changes) -> "Config":
@@ -283,8 +284,8 @@ def objective(model: Ivt, inputs: dict[str, jax.Array], config: Config) -> dict[
     pooled, tokens = forward(model, inputs, config)
     terms = batch_terms(model, pooled, inputs, config)
     if "itm" in config.losses:
-        negatives = draw_negatives(model, tokens, inputs, config)
-        terms |= itm_terms(model, tokens, *negatives, inputs, config)
+        negative_image, negative_text = draw_negatives(model, tokens, inputs, config)
+        terms |= itm_terms(model, tokens, negative_image, negative_text, inputs, config)
     if "mlm" in config.losses:
         terms |= mlm_terms(model, tokens["image"], inputs, config, totals(inputs, config))
     return terms

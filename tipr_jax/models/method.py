@@ -7,7 +7,7 @@ converts, exports and searches knows a paper through this file alone.
 
 import dataclasses
 from collections.abc import Callable, Mapping
-from typing import Any, NamedTuple, Self
+from typing import Any, NamedTuple, Protocol, Self
 
 import jax
 import numpy as np
@@ -229,6 +229,35 @@ def no_columns(config: Any) -> tuple[ColumnSpec, ...]:
     return ()
 
 
+class MatchingModel(Protocol):
+    """What a model with a matching head has besides `encode_image` and `encode_text`.
+
+    P patches, L tokens of a text, D the width of the tokens, C the length of a feature.
+    """
+
+    def image_tokens(self, image: jax.Array) -> jax.Array:
+        """uint8 [B,H,W,3] -> [B,1+P,D]."""
+        ...
+
+    def image_feature(self, tokens: jax.Array) -> jax.Array:
+        """[B,1+P,D] -> the features [B,C] that `encode_image` gives."""
+        ...
+
+    def text_tokens(self, text_ids: jax.Array) -> jax.Array:
+        """int [B,L] -> [B,L,D]."""
+        ...
+
+    def text_mask(self, text_ids: jax.Array) -> jax.Array:
+        """int [B,L] -> bool [B,L]: which tokens are not padding."""
+        ...
+
+    def match(
+        self, image_tokens: jax.Array, text_tokens: jax.Array, text_mask: jax.Array
+    ) -> jax.Array:
+        """Logits [B,2] (no match, match) of pairs."""
+        ...
+
+
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Method:
     """A paper, as the engine sees it.
@@ -239,9 +268,7 @@ class Method:
         encode_image(image uint8 [B,H,W,3]) -> features float32 [B,C], not normalised;
         encode_text(text_ids int [B,L], language=0) -> the same, of texts in one language (an index
         into `config.languages`);
-        and where `config.can_match`: image_tokens(image) -> [B,1+P,D]; image_feature(tokens) ->
-        features as from encode_image; text_tokens(text_ids) -> [B,L,D]; text_mask(text_ids) ->
-        bool [B,L]; match(image_tokens, text_tokens, text_mask) -> logits [B,2] (no match, match).
+        and where `config.can_match` it is a `MatchingModel`, too.
         Variables of the module that are not `nnx.Param` (statistics of a batch norm) are part of
         the state, too; the objective may change them.
       prepare_inputs: (batch, key, config) -> inputs; on the device, a pure function.

@@ -9,7 +9,7 @@ import jax.numpy as jnp
 from flax import nnx
 
 from tipr_jax.nn.init import BlockInit
-from tipr_jax.precision import ComputePolicy
+from tipr_jax.precision import ComputePolicy, Implementation
 from tipr_jax.sharding import EMBED, HEAD_DIM, HEADS
 
 
@@ -17,7 +17,7 @@ def attend(
     q: jax.Array,
     k: jax.Array,
     v: jax.Array,
-    implementation: str,
+    implementation: Implementation,
     *,
     causal: bool = False,
     key_mask: jax.Array | None = None,
@@ -45,7 +45,7 @@ def attend(
 
 
 def attend_padded(
-    q: jax.Array, k: jax.Array, v: jax.Array, implementation: str, *, causal: bool
+    q: jax.Array, k: jax.Array, v: jax.Array, implementation: Implementation, *, causal: bool
 ) -> jax.Array:
     """`attend` with odd lengths (193, 77) made even, as JAX's gradient of cuDNN attention needs.
 
@@ -100,7 +100,7 @@ class Attention(nnx.Module):
             (heads, dim, width), (HEADS, HEAD_DIM, EMBED), (width,), init.out, policy, rngs=rngs
         )
         self.dtype = policy.compute
-        self.implementation = policy.attention
+        self.implementation: Implementation = policy.attention
 
     def _project(self, x: jax.Array, first: int, last: int) -> list[jax.Array]:
         """The parts `first` to `last - 1` of (query, key, value), each [B,L,H,K]."""

@@ -174,7 +174,8 @@ class Beit(nnx.Module):
         clean = self.patch_embed(image)
         masked = self.hide(clean, mask)
         tokens = self.encode(interleave([clean, masked]), interleaved_keys(keys, 2))
-        return deinterleave(tokens, 2)
+        clean, masked = deinterleave(tokens, 2)
+        return clean, masked
 
     def hide(self, patches: jax.Array, mask: jax.Array) -> jax.Array:
         """patches [B,P,D] with the mask token where `mask` bool [B,P] is True."""

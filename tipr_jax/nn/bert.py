@@ -273,6 +273,6 @@ class BertMlmHead(nnx.Module):
 
     def __call__(self, x: jax.Array, word: jax.Array | None = None) -> jax.Array:
         """x [...,D] -> logits [...,V]. word: the table [V,D] of a tied head."""
-        word = self.word if word is None else word
+        table = self.word[...] if word is None else word
         x = self.ln(gelu(self.dense(x))).astype(self.dtype)
-        return x @ word.astype(self.dtype).T + self.bias.astype(self.dtype)
+        return x @ table.astype(self.dtype).T + self.bias.astype(self.dtype)

@@ -4,16 +4,18 @@ What is dropped in a row depends on the row's own key alone, so neither micro-ba
 over devices change it. `keys=None` means evaluation: nothing is dropped.
 """
 
-from typing import TypeVar
+from typing import overload
 
 import chex
 import jax
 import jax.numpy as jnp
 
-Keys = TypeVar("Keys", jax.Array, None)  # random keys [B], or None in evaluation
 
-
-def fold_in(keys: Keys, number: int | jax.Array) -> Keys:
+@overload
+def fold_in(keys: jax.Array, number: int | jax.Array) -> jax.Array: ...
+@overload
+def fold_in(keys: jax.Array | None, number: int | jax.Array) -> jax.Array | None: ...
+def fold_in(keys: jax.Array | None, number: int | jax.Array) -> jax.Array | None:
     """`jax.random.fold_in` for keys [B]: independent keys [B] for another use of the same rows."""
     return None if keys is None else jax.vmap(jax.random.fold_in, (0, None))(keys, number)
 

@@ -5,6 +5,7 @@ one batch after the other, so that a batch that is sharded over devices stays wh
 """
 
 from collections.abc import Sequence
+from typing import overload
 
 import chex
 import jax
@@ -26,6 +27,10 @@ def deinterleave(x: jax.Array, count: int) -> tuple[jax.Array, ...]:
     return tuple(rows[:, i] for i in range(count))
 
 
+@overload
+def interleaved_keys(keys: jax.Array, count: int) -> jax.Array: ...
+@overload
+def interleaved_keys(keys: jax.Array | None, count: int) -> jax.Array | None: ...
 def interleaved_keys(keys: jax.Array | None, count: int) -> jax.Array | None:
     """Random keys [B] -> [B*count], one for every input of every row; None stays None."""
     return None if keys is None else interleave([fold_in(keys, i) for i in range(count)])

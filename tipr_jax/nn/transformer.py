@@ -4,7 +4,7 @@ Source: `ResidualAttentionBlock` and `Transformer` of clip/model.py in the relea
 """
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, TypeVar
 
 import jax
 from flax import nnx
@@ -14,6 +14,8 @@ from tipr_jax.nn.attention import Attention
 from tipr_jax.nn.init import BlockInit
 from tipr_jax.precision import ComputePolicy
 from tipr_jax.sharding import EMBED, MLP, named
+
+Layer = TypeVar("Layer", bound=nnx.Module)
 
 # What each remat policy keeps for the backward pass.
 SAVED = {
@@ -102,9 +104,7 @@ class Block(nnx.Module):
         return x + self.mlp(self.ln_2(x))
 
 
-def stack_layers(
-    make: Callable[[nnx.Rngs], nnx.Module], depth: int, *, rngs: nnx.Rngs
-) -> nnx.Module:
+def stack_layers(make: Callable[[nnx.Rngs], Layer], depth: int, *, rngs: nnx.Rngs) -> Layer:
     """`depth` modules as one, every parameter with a leading axis of layers."""
     keys = jax.random.split(rngs.params(), depth)
     return jax.vmap(lambda key: make(nnx.Rngs(key)))(keys)
@@ -137,7 +137,7 @@ def _laid_out(layer: Callable, layout: NamedSharding) -> Callable:
     return constrained
 
 
-def apply_blocks(blocks: nnx.Module, x: jax.Array, *, causal: bool = False) -> jax.Array:
+def apply_blocks(blocks: "Block", x: jax.Array, *, causal: bool = False) -> jax.Array:
     """x [B,L,D] through stacked `Block`s -> [B,L,D]."""
 
     def layer(x: jax.Array, block: Block) -> tuple[jax.Array, None]:

@@ -59,7 +59,7 @@ class PatchEmbed(nnx.Module):
         image = image.astype(self.dtype)
         if patch == self.stride:  # the patches do not overlap: one matrix product
             b = image.shape[0]
-            rows, cols = patch_grid(image.shape[1:3], patch, patch)
+            rows, cols = patch_grid((image.shape[1], image.shape[2]), patch, patch)
             x = image[:, : rows * patch, : cols * patch]
             x = x.reshape(b, rows, patch, cols, patch, 3).transpose(0, 1, 3, 2, 4, 5)
             return x.reshape(b, rows * cols, -1) @ kernel.reshape(-1, width)

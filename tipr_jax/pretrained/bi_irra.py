@@ -357,13 +357,13 @@ def vision_sizes(sizes: Mapping[str, int], image_size: tuple[int, int] | None) -
     """
     patch, rows_of_table = sizes["p"], sizes["R"]
     side = (round(np.sqrt(rows_of_table - 3)) + 1) // 2
-    image_size = tuple(image_size or (side * patch, side * patch))
-    rows, cols = (n // patch for n in image_size)
+    height, width = image_size or (side * patch, side * patch)
+    rows, cols = height // patch, width // patch
     expected = (2 * rows - 1) * (2 * cols - 1) + 3
     if expected != rows_of_table:
         raise ValueError(
             f"the relative position tables have {rows_of_table} rows, made for {side} x {side} "
-            f"patches; image_size {list(image_size)} with patch {patch} gives {rows} x {cols}, "
+            f"patches; image_size {[height, width]} with patch {patch} gives {rows} x {cols}, "
             f"which needs {expected}. Tables are not resampled: use --image_size="
             f"{side * patch},{side * patch}"
         )

@@ -60,7 +60,7 @@ def infer_config(
     """
     state_dict = _strip_prefix(state_dict)
     sizes = key_table.read_sizes(state_dict, _present(state_dict))
-    config = openai_clip.config_sizes(sizes) | {"losses": ("sdm",)}
+    config: dict[str, Any] = openai_clip.config_sizes(sizes) | {"losses": ("sdm",)}
     if "fusion" in sizes:
         config |= {"fusion_depth": sizes["fusion"], "losses": (*config["losses"], "mlm")}
     if "I" in sizes:

@@ -214,7 +214,7 @@ def _match(
     for row, keys in found.items():
         if "{i}" in row.key:
             stack = row.key.split("{i}")[0]
-            depth[stack] = max(depth[stack], 1, *(i + 1 for i in keys))
+            depth[stack] = max(depth[stack], 1, *(i + 1 for i in keys if i is not None))
     missing = []
     for row in table:
         numbers = range(depth[row.key.split("{i}")[0]]) if "{i}" in row.key else [None]
@@ -225,8 +225,12 @@ def _match(
 
 def _dims(row: Row) -> list[tuple[int, str]]:
     """ "3W 16" -> [(3, "W"), (16, "")]."""
-    parts = (re.fullmatch(r"(\d*)([A-Za-z]*)", dim) for dim in row.shape.split())
-    return [(int(m[1] or 1), m[2]) for m in parts]
+    parts = []
+    for dim in row.shape.split():
+        found = re.fullmatch(r"(\d*)([A-Za-z]*)", dim)
+        assert found, f"{row.key}: {dim!r} is not a size"
+        parts.append((int(found[1] or 1), found[2]))
+    return parts
 
 
 def _report(problem: str, names: Sequence[str], show: int = 4) -> None:

@@ -73,7 +73,7 @@ def sized_like(
     config = config.copy_and_resolve_references()
     changed = []
     for where in ("data", "model"):
-        section = config[where]
+        section: Any = config[where]
         for field in sorted(set(section) & set(fields) & names):
             if section[field] == fields[field]:
                 continue

@@ -6,7 +6,7 @@ with 1.
 
 import os
 from collections.abc import Callable, Sequence
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 import numpy as np
 
@@ -16,7 +16,17 @@ TOKENIZER_DIR = "tokenizer"  # of a run or model directory, if its vocabulary is
 class Tokenizer(Protocol):
     """What the rest of the code asks of a tokenizer."""
 
+    @property
+    def vocab_size(self) -> int: ...
+
     def __call__(self, texts: Sequence[str], length: int) -> np.ndarray: ...
+
+
+@runtime_checkable
+class Saved(Protocol):
+    """A tokenizer whose vocabulary does not come with the package."""
+
+    def save(self, directory: str | os.PathLike) -> None: ...
 
 
 def _clip_bpe(directory: str | os.PathLike) -> Tokenizer:
@@ -58,5 +68,5 @@ def load_tokenizer(name: str, directory: str | os.PathLike = "") -> Tokenizer:
 
 def save_tokenizer(tokenizer: Tokenizer, directory: str | os.PathLike) -> None:
     """Keeps a vocabulary of its own in a run or model directory; others come with the package."""
-    if hasattr(tokenizer, "save"):
+    if isinstance(tokenizer, Saved):
         tokenizer.save(os.path.join(directory, TOKENIZER_DIR))

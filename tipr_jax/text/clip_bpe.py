@@ -57,7 +57,7 @@ def _read_merges(path: pathlib.Path) -> list[tuple[str, str]]:
             f"{path} is not CLIP's vocabulary (its merges differ); "
             "expected bpe_simple_vocab_16e6.txt.gz as released by OpenAI"
         )
-    return [tuple(line.split()) for line in lines]
+    return [(first, second) for first, second in map(str.split, lines)]
 
 
 def _byte_symbols() -> dict[str, int]:
@@ -86,6 +86,8 @@ class ClipTokenizer:
       FileNotFoundError: the vocabulary file does not exist.
       ValueError: the file is damaged or not CLIP's.
     """
+
+    vocab_size = VOCAB_SIZE
 
     def __init__(self, vocab_path: str | pathlib.Path | None = None):
         merges = _read_merges(pathlib.Path(vocab_path or VOCAB_PATH))
@@ -136,7 +138,7 @@ class ClipTokenizer:
         ]
 
     def _encode_with_special(self, words: list[str]) -> list[int]:
-        ids = []
+        ids: list[int] = []
         for word in words:
             special = _SPECIAL_IDS.get(word)
             ids += [special] if special else self._bpe.encode([word], is_pretokenized=True).ids
@@ -155,6 +157,7 @@ class ClipTokenizer:
             raise ValueError(f"token id {unknown[0]} is outside the vocabulary [0, {VOCAB_SIZE})")
         ids = ids[: ids.index(EOT_ID)] if EOT_ID in ids else ids
         specials = {MASK_ID: "<|mask|></w>", SOT_ID: ""}
-        symbols = "".join(specials[i] if i in specials else self._bpe.id_to_token(i) for i in ids)
+        # Every id below VOCAB_SIZE that is not a control token has a token.
+        symbols = "".join(specials.get(i, self._bpe.id_to_token(i) or "") for i in ids)
         data = bytes(self._symbol_to_byte[symbol] for symbol in symbols)
         return data.decode("utf-8", errors="replace").replace("</w>", " ")

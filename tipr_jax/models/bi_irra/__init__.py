@@ -15,7 +15,6 @@ from tipr_jax.models.bi_irra.model import BiIrra
 from tipr_jax.models.method import (
     Adopted,
     Method,
-    ModelConfig,
     Params,
     with_resized,
     without_other_shapes,
@@ -46,7 +45,7 @@ def columns(config: Config) -> tuple[ColumnSpec, ...]:
 
 
 def adopt(
-    loaded: Params, fresh: Params, source: ModelConfig, target: Config, as_official: bool
+    loaded: Params, fresh: Params, source: Config, target: Config, as_official: bool
 ) -> Adopted:
     """How X2-VLM or another run enters this model, see `Method.adopt`.
 

@@ -106,6 +106,7 @@ class BiIrra(nnx.Module):
         targets = len(c.languages) - 1 if c.separate_target_proj else 1
         self.target_proj = TargetProjection(targets, c.width, c.embed_dim, policy, rngs=rngs)
         self.target_proj.kernel[...] = jnp.tile(self.text_proj.kernel[...], (targets, 1, 1))
+        assert self.text_proj.bias is not None
         self.target_proj.bias[...] = jnp.tile(self.text_proj.bias[...], (targets, 1))
         self._add_heads(c, policy, rngs)
 
