@@ -22,7 +22,6 @@ CORE_LAWS = {
     "command_line": set(),
     "distributed": set(),
     "languages": set(),
-    "optim": set(),
     "param_tree": set(),
     "precision": set(),
     "sharding": set(),
@@ -44,6 +43,7 @@ CORE_LAWS = {
         "sharding",
     },
     "convert": {"checkpoints", "models", "param_tree", "pretrained", "run_files"},
+    "optim": {"param_tree"},
     # A run: its directory, its results, its state, its step.
     "data": {"batch", "text"},
     "shutdown": {"distributed"},

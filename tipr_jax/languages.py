@@ -1,8 +1,8 @@
 """Languages of captions, and the languages of a run."""
 
 import re
-from collections.abc import Iterable
-from typing import Any
+from collections.abc import Iterable, Sequence
+from typing import Protocol
 
 LANGUAGES = ("en", "zh", "fr", "de")
 ALIASES = {"ch": "zh"}  # codes in the file names of Bi-IRRA's annotations
@@ -36,7 +36,15 @@ def run_languages(given: Iterable[str]) -> tuple[str, ...]:
     return names
 
 
-def languages_of(data_cfg: Any) -> tuple[str, ...]:
+class LanguagesConfig(Protocol):
+    """The fields of `config.data` that name languages."""
+
+    source: str
+    target: str
+    languages: Sequence[str]
+
+
+def languages_of(data_cfg: LanguagesConfig) -> tuple[str, ...]:
     """Languages of `config.data`, source first; () for a data set of one language.
 
     Raises:

@@ -8,12 +8,15 @@ parameter's path ("image_encoder/blocks/attn/qkv/bias") decides. lr_multiplier 0
 """
 
 import re
-from typing import Any, NamedTuple
+from collections.abc import Sequence
+from typing import Any, NamedTuple, Protocol
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
+
+from tipr_jax.param_tree import Params
 
 SCHEDULES = ("cosine", "linear", "step", "exp", "poly", "constant", "cosine_unshifted")
 COSINE_PER_STEP = "cosine_per_step"  # the only one that changes within an epoch
@@ -32,7 +35,7 @@ def path_name(path: tuple) -> str:
     return jax.tree_util.keystr(path, simple=True, separator="/")
 
 
-def parameter_groups(params: Any, table: tuple, complete: Any = None) -> Groups:
+def parameter_groups(params: Params, table: tuple, complete: Params | None = None) -> Groups:
     """Assigns every parameter to the first row of `table` whose pattern matches.
 
     Args:
@@ -71,7 +74,35 @@ def parameter_groups(params: Any, table: tuple, complete: Any = None) -> Groups:
     )
 
 
-def learning_rate(cfg: Any, epoch: int, base: float) -> float:
+class ScheduleConfig(Protocol):
+    """`config.schedule`; a schedule reads those fields that its docstring names."""
+
+    name: str
+    num_epochs: int
+    warmup_epochs: int
+    warmup_factor: float
+    warmup_method: str
+    start_lr: float
+    target_lr: float
+    milestones: Sequence[int]
+    gamma: float
+    power: float
+
+
+class OptimizerConfig(Protocol):
+    """`config.optimizer`."""
+
+    name: str
+    learning_rate: float
+    weight_decay: float
+    b1: float
+    b2: float
+    eps: float
+    momentum: float
+    groups: Sequence[tuple[str, float, bool]]
+
+
+def learning_rate(cfg: ScheduleConfig, epoch: int, base: float) -> float:
     """Learning rate of 0-based `epoch` for a group whose base rate is `base`.
 
     cfg: name, num_epochs, warmup_epochs, warmup_factor, warmup_method ("linear" | "constant"),
@@ -106,7 +137,7 @@ def learning_rate(cfg: Any, epoch: int, base: float) -> float:
     )
 
 
-def unshifted_cosine(cfg: Any, epoch: int, base: float) -> float:
+def unshifted_cosine(cfg: ScheduleConfig, epoch: int, base: float) -> float:
     """Rate of `epoch`, counted from 1: linear warm-up, then a cosine that starts at epoch 0.
 
     cfg: num_epochs, warmup_epochs, and the absolute rates start_lr and target_lr, shared by all
@@ -118,7 +149,7 @@ def unshifted_cosine(cfg: Any, epoch: int, base: float) -> float:
     return cfg.target_lr + (base - cfg.target_lr) * 0.5 * (1 + np.cos(np.pi * x))
 
 
-def step_rates(cfg: Any, base: float, steps_per_epoch: int) -> np.ndarray:
+def step_rates(cfg: ScheduleConfig, base: float, steps_per_epoch: int) -> np.ndarray:
     """float64 [steps]: linear warm-up from `start_lr` to `base`, then a cosine to `target_lr`.
 
     Source: the schedule per step of the release of Bi-IRRA, which DINO has, too (`cosine_scheduler`
@@ -135,7 +166,7 @@ def step_rates(cfg: Any, base: float, steps_per_epoch: int) -> np.ndarray:
 
 
 def learning_rate_table(
-    cfg: Any, base: float, multipliers: tuple[float, ...], steps_per_epoch: int = 1
+    cfg: ScheduleConfig, base: float, multipliers: tuple[float, ...], steps_per_epoch: int = 1
 ) -> np.ndarray:
     """Learning rates, float64 [num_epochs, groups]: constant within an epoch, as released.
 
@@ -189,7 +220,11 @@ def scale_by_rate_table(
 
 
 def make_optimizer(
-    cfg: Any, schedule: Any, params: Any, steps_per_epoch: int, complete: Any = None
+    cfg: OptimizerConfig,
+    schedule: ScheduleConfig,
+    params: Params,
+    steps_per_epoch: int,
+    complete: Params | None = None,
 ) -> tuple[optax.GradientTransformation, np.ndarray]:
     """The optimiser that a config asks for, and its learning-rate table [rows, groups].
 

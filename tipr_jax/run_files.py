@@ -140,7 +140,8 @@ def model_fields(directory: str | Path) -> tuple[str, dict[str, Any]]:
 def _languages(data: Mapping[str, Any]) -> dict[str, tuple[str, ...]]:
     """{"languages": ...} of a data set in several languages, else {}."""
     names = ("languages", "source", "target")
-    languages = languages_of(SimpleNamespace(**{name: data.get(name) or "" for name in names}))
+    fields: Any = SimpleNamespace(**{name: data.get(name) or "" for name in names})
+    languages = languages_of(fields)
     return {"languages": languages} if languages else {}
 
 

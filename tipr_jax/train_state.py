@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import optax
 from flax import nnx, struct
 
-from tipr_jax.models import Method
+from tipr_jax.models.method import Method, ModelConfig
 from tipr_jax.param_tree import Params, flatten, unflatten
 from tipr_jax.precision import ComputePolicy
 
@@ -41,7 +41,7 @@ class TrainState:
 
 
 def define_model(
-    method: Method, config: Any, policy: ComputePolicy
+    method: Method, config: ModelConfig, policy: ComputePolicy
 ) -> tuple[nnx.GraphDef, nnx.State, Callable[[jax.Array], Params]]:
     """Structure, abstract variables and initialiser of a model, without allocating it.
 
