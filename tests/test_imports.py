@@ -117,7 +117,9 @@ DATA_LAWS = {
 # What every part of the data pipelines may use of the core.
 DATA_USES = {f"tipr_jax.{name}" for name in ("batch", "languages", "preprocess", "text")}
 # main.py is where the engine meets the data.
-MAIN_USES = {f"data_pipelines.{name}" for name in ("check", "data_module", "vocabulary")}
+MAIN_USES = {
+    f"data_pipelines.{name}" for name in ("check", "data_config", "data_module", "vocabulary")
+}
 
 
 def qualified(package: str, laws: dict[str, set[str]], more: set[str]) -> dict[str, set[str]]:

@@ -368,7 +368,7 @@ def vision_sizes(sizes: Mapping[str, int], image_size: tuple[int, int] | None) -
             f"{side * patch},{side * patch}"
         )
     return {
-        "image_size": image_size,
+        "image_size": (height, width),
         "patch": patch,
         "width": sizes["W"],
         "vision_depth": sizes["image_encoder"],
