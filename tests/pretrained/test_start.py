@@ -8,6 +8,7 @@ from pathlib import Path
 import jax
 import numpy as np
 import pytest
+from clip_models import openai_clip
 
 from configs import irra as configs
 from tipr_jax import checkpoints
@@ -16,6 +17,7 @@ from tipr_jax.models.method import Method, from_positions
 from tipr_jax.nn.pos_embed import patch_grid, resize_pos_embed, resize_relative_bias
 from tipr_jax.param_tree import flatten, unflatten
 from tipr_jax.precision import ComputePolicy
+from tipr_jax.pretrained import openai_clip as clip
 from tipr_jax.pretrained import start
 from tipr_jax.train_state import define_model
 
@@ -73,6 +75,27 @@ def test_resize_changes_the_tables_of_positions_and_nothing_else(name):
         if path in TABLES[name]:
             value = TABLES[name][path](np.asarray(value), grids[1], grids[0])
         np.testing.assert_array_equal(found[path], value, err_msg=path)
+
+
+def test_clip_at_224_begins_as_convert_resizes_it():
+    """224x224 -> 384x128 equals converting at 384x128; that run -> 256x128 is resized once more."""
+    state = openai_clip(grid=14, patch=16)
+    loaded, small = clip.convert(state, (224, 224), None)
+    wanted, large = clip.convert(state, (384, 128), None)
+    source, target = (irra.Config(**fields, losses=("sdm",)) for fields in (small, large))
+    found, _, _ = begin("irra", source, target, fields=small, loaded=jax.device_put(loaded))
+    assert set(found) == set(flatten(wanted))
+    for path, value in flatten(wanted).items():
+        np.testing.assert_array_equal(found[path], value, err_msg=path)
+
+    shorter = dataclasses.replace(target, image_size=(256, 128))
+    after, _, run = begin("irra", target, shorter, loaded=unflatten(found))
+    table = run.pop("image_encoder/pos_embed")
+    assert len(table) == 1 + 24 * 8
+    expected = resize_pos_embed(np.asarray(table), (16, 8), (24, 8))
+    np.testing.assert_array_equal(after.pop("image_encoder/pos_embed"), expected)
+    for path, value in run.items():
+        np.testing.assert_array_equal(after[path], value, err_msg=path)
 
 
 @pytest.mark.parametrize("name", TABLES)
