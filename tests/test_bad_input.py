@@ -11,6 +11,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from limits import HANGS
 
 from tipr_jax import checkpoints, experiment, main, run_files, trainer
 
@@ -271,7 +272,7 @@ def command(*arguments: str) -> str:
     """The single line on standard error of a `tipr_jax.main` that fails."""
     result = subprocess.run(
         [sys.executable, "-m", "tipr_jax.main", *arguments],
-        cwd=ROOT, capture_output=True, text=True, timeout=120,
+        cwd=ROOT, capture_output=True, text=True, timeout=HANGS,
     )  # fmt: skip
     assert result.returncode == 1 and result.stdout == ""
     assert result.stderr.startswith("error: ") and result.stderr.count("\n") == 1, result.stderr

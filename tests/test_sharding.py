@@ -4,6 +4,7 @@ import jax
 import numpy as np
 import pytest
 from jax.sharding import PartitionSpec as P
+from limits import ULP
 
 from configs import irra
 from tipr_jax import experiment, sharding, trainer
@@ -63,14 +64,17 @@ def test_mesh_changes_nothing(one_device, rules, shape):
     config.mesh.data, config.mesh.model = shape
     config.mesh.rules = rules
     metrics, params = two_steps(config)
+    # Other orders of summation round cosines otherwise by some ulp. Logits are 1 / temperature = 50
+    # times as large, and a probability, a gradient or a loss changes by what its logits change.
+    rounding = 4 * ULP * 50
     for name, value in one_device[0].items():
-        rtol = 1e-4 if name == "grad_norm" else 1e-5  # gradients sum in another order
+        rtol = 4 * rounding if name == "grad_norm" else rounding  # of many gradients
         np.testing.assert_allclose(metrics[name], value, rtol=rtol, atol=1e-6, err_msg=name)
     for (path, a), b in zip(
         jax.tree.leaves_with_path(params), jax.tree.leaves(one_device[1]), strict=True
     ):
         error = np.linalg.norm(a - b) / max(np.linalg.norm(b), 1e-6)
-        assert error < 1e-5, f"{jax.tree_util.keystr(path)}: {error}"
+        assert error < rounding, f"{jax.tree_util.keystr(path)}: {error}"
 
 
 def test_rules_place_parameters_where_they_say():

@@ -11,6 +11,8 @@ import pytest
 
 pytest.importorskip("tensorflow")
 
+from limits import HANGS
+
 from data_pipelines import pipeline
 from data_pipelines.datasets import annotations  # noqa: E402
 from tipr_jax import batch as batch_contract  # noqa: E402
@@ -252,7 +254,11 @@ print(len(next(iterator)["image"]))
 """
     repository = pathlib.Path(pipeline.__file__).parents[1]
     done = subprocess.run(
-        [sys.executable, "-c", program], cwd=repository, capture_output=True, text=True, timeout=90
+        [sys.executable, "-c", program],
+        cwd=repository,
+        capture_output=True,
+        text=True,
+        timeout=HANGS,
     )
     assert (done.returncode, done.stdout) == (0, "4\n"), done.stderr
     assert "Exception ignored" not in done.stderr

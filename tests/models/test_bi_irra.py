@@ -11,6 +11,7 @@ from bi_irra_batch import make_batch
 from flax import nnx
 from jax.sharding import AxisType, NamedSharding
 from jax.sharding import PartitionSpec as P
+from limits import ULP
 
 from tipr_jax import sharding
 from tipr_jax.models import get_method
@@ -359,9 +360,11 @@ def test_mesh_changes_nothing(rules, shape):
         out_shardings=(layout, everywhere),
     )
     cut_grads, cut_terms = jax.device_get(cut(params, batch))
+    # Rounding of the features, some ulp, in logits that are 1 / temperature = 14 times as large.
+    rounding = 8 * ULP / 0.07
     for key in terms:
-        np.testing.assert_allclose(cut_terms[key], terms[key], rtol=1e-5, err_msg=key)
+        np.testing.assert_allclose(cut_terms[key], terms[key], rtol=rounding, err_msg=key)
     ours = flatten(cut_grads)
     for path, value in flatten(grads).items():
         error = np.linalg.norm(ours[path] - value) / max(np.linalg.norm(value), 1e-5)
-        assert error < 2e-5, f"{path}: {error}"
+        assert error < 2 * rounding, f"{path}: {error}"

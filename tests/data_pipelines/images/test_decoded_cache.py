@@ -10,6 +10,7 @@ import time
 
 import numpy as np
 import pytest
+from limits import HANGS
 from PIL import Image
 
 from data_pipelines.datasets import annotations
@@ -196,8 +197,8 @@ def test_images_that_change_while_they_are_decoded(split, data_cfg, monkeypatch)
 
 
 def test_a_killed_build_leaves_nothing_that_looks_valid(split, data_cfg, tmp_path):
-    reader = start_reader(tmp_path, data_cfg, 0.2)
-    deadline = time.time() + 30
+    reader = start_reader(tmp_path, data_cfg, 0.6)
+    deadline = time.time() + HANGS
     while not any(f.stat().st_size > 2 * RECORD for f in pathlib.Path(tmp_path).glob("cache/*")):
         assert reader.poll() is None and time.time() < deadline
         time.sleep(0.01)
@@ -211,7 +212,7 @@ def test_a_killed_build_leaves_nothing_that_looks_valid(split, data_cfg, tmp_pat
 @pytest.mark.slow
 def test_two_processes_build_it_once(split, data_cfg, tmp_path):
     readers = [start_reader(tmp_path, data_cfg, 0.05) for _ in range(2)]
-    outputs = [reader.communicate(timeout=60)[0].split() for reader in readers]
+    outputs = [reader.communicate(timeout=HANGS)[0].split() for reader in readers]
     assert sorted(int(decoded) for decoded, _ in outputs) == [0, 15]
     assert {int(total) for _, total in outputs} == {int(pixels(split).sum())}
     assert len(cache_files(data_cfg)) == 1
@@ -317,7 +318,7 @@ def run_without_tensorflow(root, tmp_path, *flags) -> subprocess.CompletedProces
     command += ["--config.data.image_size=(32,16)", "--config.model.patch=8"]
     command += ["--config.model.stride=8", f"--config.data.cache_dir={tmp_path}/cache", *flags]
     env = os.environ | {"PYTHONPATH": f"{tmp_path}:{ROOT}", "XLA_FLAGS": ""}
-    return subprocess.run(command, cwd=ROOT, env=env, capture_output=True, text=True, timeout=120)
+    return subprocess.run(command, cwd=ROOT, env=env, capture_output=True, text=True, timeout=HANGS)
 
 
 @pytest.mark.slow
