@@ -8,13 +8,9 @@ import os
 import platform
 from pathlib import Path
 
-os.environ["JAX_PLATFORMS"] = "cpu"
-# Tests compile much and compute little: half the time with the cheap passes alone.
-FAST_COMPILE = " --xla_backend_optimization_level=0 --xla_llvm_disable_expensive_passes=true"
-if FAST_COMPILE not in os.environ.get("XLA_FLAGS", ""):
-    os.environ["XLA_FLAGS"] = (
-        os.environ.get("XLA_FLAGS", "") + FAST_COMPILE + " --xla_force_host_platform_device_count=8"
-    )
+import machine
+
+os.environ.update(machine.environment(devices=8))
 os.environ["TF_CPP_MIN_LOG_LEVEL"] = "2"
 
 

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from limits import HANGS
+from machine import HANGS
 
 from tipr_jax import checkpoints, experiment, main, run_files, trainer
 

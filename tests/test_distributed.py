@@ -1,7 +1,6 @@
 """Several processes as one run: agreeing, failing together, stopping together, one writer."""
 
 import json
-import os
 import signal
 import socket
 import subprocess
@@ -10,7 +9,7 @@ import time
 from pathlib import Path
 
 import pytest
-from limits import HANGS
+from machine import HANGS, environment
 
 from tipr_jax import checkpoints, distributed
 
@@ -25,7 +24,7 @@ def free_port() -> int:
 
 def start(process_id: int, port: int, *arguments: str, count: int = 2) -> subprocess.Popen:
     """One process of a run of the debug config."""
-    env = os.environ | {"JAX_PLATFORMS": "cpu", "XLA_FLAGS": "", "OMP_NUM_THREADS": "1"}
+    env = environment(OMP_NUM_THREADS="1")
     command = [sys.executable, "-m", "tipr_jax.main", "--config=configs/irra.py:debug"]
     command += [f"--coordinator=127.0.0.1:{port}", f"--num_processes={count}"]
     command += [f"--process_id={process_id}", *arguments]
@@ -152,7 +151,7 @@ with shutdown.shared_fate():
 
 
 def test_a_failure_of_one_process_ends_the_other_with_its_reason():
-    port, env = free_port(), os.environ | {"JAX_PLATFORMS": "cpu", "XLA_FLAGS": ""}
+    port, env = free_port(), environment()
     both = [
         subprocess.Popen(
             [sys.executable, "-c", FAILS_ALONE, str(process), str(port)],

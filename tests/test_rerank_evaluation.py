@@ -2,7 +2,6 @@
 
 import dataclasses
 import json
-import os
 import socket
 import subprocess
 import sys
@@ -13,6 +12,7 @@ import jax
 import numpy as np
 import pytest
 from flax import nnx
+from machine import HANGS, environment
 
 from configs import bi_irra
 from tipr_jax import experiment
@@ -32,7 +32,6 @@ from tipr_jax.models.bi_irra.model import text_mask
 from tipr_jax.sharding import put_params
 
 IMAGES, CAPTIONS, LENGTH = 21, 42, 12
-FAST_COMPILE = "--xla_backend_optimization_level=0 --xla_llvm_disable_expensive_passes=true"
 
 
 class Data:
@@ -211,7 +210,7 @@ def test_two_processes_get_the_same_numbers(evaluated):
         probe.bind(("", 0))
         address = f"127.0.0.1:{probe.getsockname()[1]}"
     tests = Path(__file__).parent
-    env = os.environ | {"XLA_FLAGS": FAST_COMPILE, "PYTHONPATH": f"{tests}:{tests.parent}"}
+    env = environment(PYTHONPATH=f"{tests}:{tests.parent}")
     processes = [
         subprocess.Popen(
             [sys.executable, "-c", PROCESS, address, str(i)],
@@ -222,7 +221,7 @@ def test_two_processes_get_the_same_numbers(evaluated):
         for i in range(2)
     ]
     for process in processes:
-        scores = json.loads(process.communicate(timeout=240)[0].splitlines()[-1])
+        scores = json.loads(process.communicate(timeout=HANGS)[0].splitlines()[-1])
         for split, directions in evaluated[-1].items():
             for direction, metrics in directions.items():
                 assert scores[split][direction] == pytest.approx(metrics), (split, direction)

@@ -4,7 +4,7 @@ import jax
 import numpy as np
 import pytest
 from jax.sharding import PartitionSpec as P
-from limits import ULP
+from machine import ULP
 
 from configs import irra
 from tipr_jax import experiment, sharding, trainer

@@ -16,6 +16,7 @@ from pathlib import Path
 import jax
 import numpy as np
 import pytest
+from machine import environment
 
 from tipr_jax import convert, experiment, main, run_files
 from tipr_jax.checkpoints import load_params, load_run_params
@@ -27,10 +28,7 @@ pytestmark = pytest.mark.slow
 
 TESTS = Path(__file__).parent
 ROOT = TESTS.parent
-ENVIRONMENT = os.environ | {
-    "PYTHONPATH": f"{TESTS}:{ROOT}",
-    "XLA_FLAGS": os.environ["XLA_FLAGS"].replace("device_count=8", "device_count=1"),
-}
+ENVIRONMENT = environment(PYTHONPATH=f"{TESTS}:{ROOT}")
 
 
 def make_config(root: Path):

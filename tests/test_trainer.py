@@ -12,7 +12,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from limits import HANGS
+from machine import HANGS, environment
 
 from tipr_jax import checkpoints, experiment, optim, trainer
 from tipr_jax.inference.model import load
@@ -44,8 +44,7 @@ def run_arguments(config, workdir: Path, **changes) -> list[str]:
 
 
 def start(config, workdir: Path, **changes) -> subprocess.Popen:
-    env = os.environ | {"JAX_PLATFORMS": "cpu", "XLA_FLAGS": ""}
-    arguments = run_arguments(config, workdir, **changes)
+    env, arguments = environment(), run_arguments(config, workdir, **changes)
     return subprocess.Popen(
         arguments, cwd=ROOT, env=env, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
     )

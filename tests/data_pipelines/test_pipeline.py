@@ -11,7 +11,7 @@ import pytest
 
 pytest.importorskip("tensorflow")
 
-from limits import HANGS
+from machine import HANGS
 
 from data_pipelines import pipeline
 from data_pipelines.datasets import annotations  # noqa: E402

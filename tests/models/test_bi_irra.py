@@ -11,7 +11,7 @@ from bi_irra_batch import make_batch
 from flax import nnx
 from jax.sharding import AxisType, NamedSharding
 from jax.sharding import PartitionSpec as P
-from limits import ULP
+from machine import ULP
 
 from tipr_jax import sharding
 from tipr_jax.models import get_method

@@ -10,7 +10,7 @@ import time
 
 import numpy as np
 import pytest
-from limits import HANGS
+from machine import HANGS, environment
 from PIL import Image
 
 from data_pipelines.datasets import annotations
@@ -317,7 +317,7 @@ def run_without_tensorflow(root, tmp_path, *flags) -> subprocess.CompletedProces
     command += [f"--workdir={tmp_path}/run", f"--config.data.root={root}"]
     command += ["--config.data.image_size=(32,16)", "--config.model.patch=8"]
     command += ["--config.model.stride=8", f"--config.data.cache_dir={tmp_path}/cache", *flags]
-    env = os.environ | {"PYTHONPATH": f"{tmp_path}:{ROOT}", "XLA_FLAGS": ""}
+    env = environment(PYTHONPATH=f"{tmp_path}:{ROOT}")
     return subprocess.run(command, cwd=ROOT, env=env, capture_output=True, text=True, timeout=HANGS)
 
 
