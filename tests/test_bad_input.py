@@ -279,6 +279,48 @@ def command(*arguments: str) -> str:
     return result.stderr
 
 
+# Answers many command lines with one import of the package: every line of stdin is a JSON list, and
+# a fork runs the command as `python -m tipr_jax.main` does.
+FORKING = """
+import json, os, sys, tempfile
+from absl import app
+from configs import irra
+from tipr_jax import command_line, main
+for line in sys.stdin:
+    with tempfile.TemporaryFile("w+") as out, tempfile.TemporaryFile("w+") as error:
+        if not (child := os.fork()):
+            os.dup2(out.fileno(), 1)
+            os.dup2(error.fileno(), 2)
+            sys.argv = ["main.py", *json.loads(line)]
+            app.run(main.main, flags_parser=command_line.parse)
+        code = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+        texts = [file.seek(0) or file.read() for file in (out, error)]
+    print(json.dumps([code, *texts]), flush=True)
+"""
+
+
+@pytest.fixture(scope="module")
+def forked_command():
+    """Like `command`, in a tenth of the time."""
+    with subprocess.Popen(
+        [sys.executable, "-c", FORKING],
+        cwd=ROOT,
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+    ) as process:
+
+        def run(*arguments: str) -> str:
+            process.stdin.write(json.dumps(arguments) + "\n")
+            process.stdin.flush()
+            code, out, error = json.loads(process.stdout.readline())
+            assert code == 1 and out == ""
+            assert error.startswith("error: ") and error.count("\n") == 1, error
+            return error
+
+        yield run
+
+
 CONFIG, QUICKSTART = "--config=configs/irra.py", "--config=configs/irra.py:quickstart"
 
 
@@ -298,8 +340,8 @@ CONFIG, QUICKSTART = "--config=configs/irra.py", "--config=configs/irra.py:quick
         ([CONFIG, "eval"], ["unexpected 'eval'", "--workdir="]),
     ],
 )  # fmt: skip
-def test_command_line(tmp_path, arguments, expected):
-    message = command(f"--workdir={tmp_path / 'run'}", *arguments)
+def test_command_line(forked_command, tmp_path, arguments, expected):
+    message = forked_command(f"--workdir={tmp_path / 'run'}", *arguments)
     assert all(part in message for part in expected), message
     assert not (tmp_path / "run").exists()
 
