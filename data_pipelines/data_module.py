@@ -140,7 +140,7 @@ class DataModule:
         """Every training pair once, whatever the sampler; the last batch is padded.
 
         A pure function of (seed, epoch). Order and columns are drawn with a seed of the pass, so
-        they differ from those of every training epoch.
+        they differ from every training epoch.
         """
         seed = generator("pair pass", self.config.seed, epoch).getrandbits(31)
         return pipeline.make_pair_iter(

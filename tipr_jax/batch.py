@@ -42,7 +42,7 @@ class Values(enum.Enum):
 class Column(NamedTuple):
     """One array of a batch.
 
-    shape and dtype are those of a row. bounds: [low, high) of a NUMBER. padding: what the padding
+    shape and dtype describe a row. bounds: [low, high) of a NUMBER. padding: what the padding
     rows of a batch hold.
     """
 

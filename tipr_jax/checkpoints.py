@@ -34,8 +34,8 @@ Saved = Mapping[int, Mapping[str, Any] | None]  # step -> metrics that Orbax sav
 class _Best:
     """Orbax's policy that keeps the best step in every language; see `results.select`.
 
-    recorded: evaluations by step, for checkpoints that were saved without their own: those of runs
-    from before hold a score alone.
+    recorded: evaluations by step, for checkpoints that were saved without their evaluations:
+    checkpoints of earlier versions of the package hold a score alone.
     """
 
     def __init__(self, criterion: Criterion | None, recorded: Mapping[int, Evaluation]):
@@ -82,8 +82,8 @@ class Checkpoints:
     Args:
       workdir: the run directory.
       keep_last: how many of the newest steps are kept.
-      criterion: by which the best step is selected; None: that of the run's config.json, and
-        without this file no step is the best.
+      criterion: by which the best step is selected; None: the criterion in the run's
+        config.json, and without this file no step is the best.
       read_only: for looking, also while the run goes on; each process by itself.
     """
 
@@ -215,8 +215,8 @@ class Checkpoints:
     def best_step(self, language: str = "") -> int | None:
         """The best of the kept steps by the criterion; None if none of them was evaluated by it.
 
-        language: of the captions, as "zh"; "" for that of the split that selects, which also
-        decides for a language that was not evaluated.
+        language: of the captions, as "zh"; "" for the language of the split that selects; it
+        also decides for a language that was not evaluated.
         """
         saved = {step: self._manager.metrics(step) for step in self._manager.all_steps()}
         return self._best.step(saved, language)
@@ -249,7 +249,7 @@ def _not_asked(metrics: Mapping[str, Any]) -> float:
 
 
 def _alone() -> ocp.options.MultiprocessingOptions:
-    """For what this process does without the others."""
+    """For what this process does without the other processes."""
     me = jax.process_index()
     return ocp.options.MultiprocessingOptions(
         primary_host=me, active_processes={me}, barrier_sync_key_prefix=f"process_{me}"

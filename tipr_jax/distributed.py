@@ -33,7 +33,7 @@ def initialize(
     timeout: int = 300,
     preemption: bool = True,
 ) -> None:
-    """Joins the processes that the three arguments name, else those of a cluster that JAX detects.
+    """Joins the processes that the three arguments name, else the processes of a cluster.
 
     Call it before anything that touches a device. A machine that is neither told of others nor part
     of a cluster (Cloud TPU slice, SLURM, Open MPI) starts at once, by itself.

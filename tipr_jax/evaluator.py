@@ -111,7 +111,7 @@ class Evaluator:
         """(split, features) of every split, images and captions in annotation order.
 
         Neighbouring splits with the same images, in several languages, share their encoding.
-        tokens: also those of the images.
+        tokens: also return the tokens of the images.
         """
         params = self.encoders.select(params)
         for _, group in groupby(splits, key=lambda split: id(self.data.splits[split].image_path)):

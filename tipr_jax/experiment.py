@@ -74,7 +74,7 @@ def build(
 ) -> Experiment:
     """Everything but the parameter values; `model_fields` (num_persons) override the config.
 
-    devices: all of this job's, or those of another machine to compile for.
+    devices: all devices of this job, or the devices of another machine to compile for.
 
     Raises:
       ValueError: unknown method, model field, rules; a mesh or batch that does not fit.

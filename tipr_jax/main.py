@@ -270,7 +270,7 @@ def open_data(config: ConfigDict, workdir: Path) -> "DataModule":
     from tipr_jax.models import get_method
 
     method = get_method(config.method)
-    # Process 0 generates the data and makes the vocabulary; on other disks the others do, too.
+    # Process 0 generates the data and makes the vocabulary; on other disks every process does.
     with distributed.writer_first():
         data = DataModule(cast("RunConfig", config))
         data.tokenizer = open_tokenizer(

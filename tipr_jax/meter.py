@@ -21,7 +21,7 @@ class Meter:
     """Reads the metrics of a step while the next one runs: checks, shows and logs them.
 
     images_per_second and input_wait (the share of the time that the loop waited for batches from
-    the host) are those of the steps since the last log line, without compilation and evaluations.
+    the host) cover the steps since the last log line, without compilation and evaluations.
     """
 
     def __init__(self, config: ConfigDict, per_epoch: int, writer: MetricWriter):
@@ -44,7 +44,7 @@ class Meter:
         self._waited += time.perf_counter() - began
 
     def push(self, step: int, metrics: dict[str, jax.Array]) -> None:
-        """Takes the metrics of `step`, reads those of the step before."""
+        """Takes the metrics of `step`, reads the metrics of the step before."""
         before, self._pending = self._pending, (step, metrics)
         self._read(before)
 

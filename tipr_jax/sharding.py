@@ -35,7 +35,7 @@ RULES: dict[str, dict[str, Any]] = {
 def make_mesh(data: int = -1, model: int = 1, devices: Sequence[Any] | None = None) -> Mesh:
     """A mesh ("data", "model") over all devices; `data=-1` takes what `model` leaves.
 
-    `devices` may be those of a machine that is not there, to compile for it.
+    `devices` may belong to a machine that is not there, to compile for it.
 
     Raises:
       ValueError: if data * model is not the number of devices.
@@ -171,7 +171,7 @@ def put_batch(batch: dict[str, np.ndarray], sharding: NamedSharding) -> dict[str
 
 
 def put_params(params: Any, shardings: Any) -> Any:
-    """Global arrays from whole ones, numpy, that every process has."""
+    """Global arrays from whole numpy arrays that every process has."""
 
     def put(value: np.ndarray, sharding: NamedSharding) -> jax.Array:
         return jax.make_array_from_callback(value.shape, sharding, value.__getitem__)

@@ -34,7 +34,7 @@ class PersonRetrievalBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=
     languages (`LanguageConfig`) adds translations: {language: captions of the example in it}.
 
     A subclass is called `Builder`, lives in `<name>/<name>_dataset_builder.py` and sets VERSION.
-    Homepage and licence are those of its row in `datasets.layouts`.
+    Homepage and licence stand in its row of `datasets.layouts`.
     """
 
     MANUAL_DOWNLOAD_INSTRUCTIONS = "Put the official directory into manual_dir; see the README."

@@ -30,8 +30,8 @@ class CollectiveOp(NamedTuple):
 def collective_ops(hlo: str) -> list[CollectiveOp]:
     """Of a compiled module (`compiled.as_text()`); in a loop each counts for all trips.
 
-    The size is that of the result on one device. Both branches of a conditional count; a loop whose
-    number of trips cannot be read counts once.
+    The size is the size of the result on one device. Both branches of a conditional count; a loop
+    whose number of trips cannot be read counts once.
     """
     computations, entry = _computations(hlo)
     found: list[CollectiveOp] = []

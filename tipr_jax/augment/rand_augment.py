@@ -134,9 +134,9 @@ def random_resized_crop(
     """Cuts a box with a random share of the area and brings it back to the size of the image.
 
     Ten draws of area (uniform) and aspect (log-uniform); the first one that fits is used, else the
-    whole image. Deviation from torchvision's `RandomResizedCrop`: the aspect is relative to that of
-    the image. For square images that is the same; elsewhere torchvision's 3/4 to 4/3 fits no
-    upright image.
+    whole image. Deviation from torchvision's `RandomResizedCrop`: the aspect is relative to the
+    aspect of the image. For square images both are the same; elsewhere torchvision's 3/4 to 4/3
+    fits no upright image.
     """
     h, w, _ = image.shape
     k_area, k_ratio, k_at = jax.random.split(key, 3)

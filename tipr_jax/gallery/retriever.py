@@ -50,7 +50,8 @@ class Retriever:
         """The k best photos, best first; equal scores in gallery order.
 
         language: of the sentence, "" for the model's first. rerank: how many of the best photos a
-        model with a matching head orders anew (their files are read again); the others are dropped.
+        model with a matching head orders anew (their files are read again); the result has no
+        other photos.
 
         Raises:
           ValueError: an empty sentence or an empty gallery; a language or a re-ranking that the

@@ -98,7 +98,7 @@ def _sums(z, target, axis):
 
 
 def _merge(*parts):
-    """The `_sums` of two parts of a row as those of the whole."""
+    """The `_sums` of two parts of a row as the sums of the whole row."""
     top = jnp.maximum(parts[0][0], parts[1][0])
     total, ratio = 0.0, 0.0
     for part_top, part_total, part_ratio in parts:

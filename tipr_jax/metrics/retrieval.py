@@ -183,7 +183,8 @@ def embedding_ranks(
             f"{gallery.shape[1]}; both must come from the same model"
         )
     positives = _Positives(query_person_id, gallery_person_id, count_misses)
-    # Queries with equally many positives share a block, so that none counts for absent ones.
+    # Queries with equally many positives share a block, so that no rank is counted for positives
+    # that a query does not have.
     order = np.argsort(positives.count, kind="stable")
     places = np.arange(max(1, int(positives.count[order[-1]])))
     ranks = PositiveRanks(np.empty(positives.count.sum(), np.int64), positives.count)

@@ -414,7 +414,7 @@ def mlm_terms(
 def mlm_logits(
     model: Ivt, image_tokens: jax.Array, inputs: dict[str, jax.Array], config: Config
 ) -> jax.Array:
-    """[B,M,V] at the masked positions. The mask of the text is that of the clean one."""
+    """[B,M,V] at the masked positions. The mask belongs to the clean text."""
     keys, mask = row_keys(inputs), _merge(inputs["text_mask"])
     text = encode_tokens(model, inputs["mlm_ids"], mask, fold_in(keys, MASKED_TEXT), config)
     fused = model.fusion(

@@ -214,7 +214,7 @@ def filled(loaded: Params, fresh: Params, *modules: str) -> Adopted:
 
 
 def without_other_shapes(loaded: Params, fresh: Params, *modules: str) -> Params:
-    """`loaded` without those of the top-level `modules` that have other shapes than in `fresh`.
+    """`loaded` without every one of the `modules` that has other shapes in it than in `fresh`.
 
     For classifiers: with another number of identities they belong to another data set.
     """

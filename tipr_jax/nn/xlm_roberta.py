@@ -19,7 +19,7 @@ POSITIONS = ("bert0", "roberta")
 
 
 def roberta_positions(mask: jax.Array) -> jax.Array:
-    """Positions of tokens: those of the text count from PAD_ID + 1, padding has PAD_ID.
+    """Positions of tokens: text counts from PAD_ID + 1, padding has PAD_ID.
 
     mask: bool [B,L], False for padding. Returns int32 [B,L].
     """

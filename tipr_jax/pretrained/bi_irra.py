@@ -125,7 +125,7 @@ ONE_BIAS = Transform(lambda x: x[None], _only)
 
 
 def table(head_dim: int) -> list[Row]:
-    """The whole model. Letters: C shared embedding, I identities, and those of the parts."""
+    """The whole model. Letters: C shared embedding, I identities, and the letters of the parts."""
     return [
         *vision_table("vision_encoder.", head_dim),
         *text_table("text_encoder.", head_dim),
@@ -220,7 +220,7 @@ def common_names(state_dict: Mapping[str, np.ndarray]) -> StateDict:
 
 
 def released_names(state_dict: Mapping[str, np.ndarray]) -> StateDict:
-    """X2-VLM's names -> released ones: the fusion layers follow those of the text."""
+    """X2-VLM's names -> released names: the fusion layers follow the layers of the text."""
     numbers = (re.match(r"text_encoder\.encoder\.layer\.(\d+)\.", key) for key in state_dict)
     depth = max((int(layer[1]) + 1 for layer in numbers if layer), default=0)
     renamed: StateDict = {}

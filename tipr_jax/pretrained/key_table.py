@@ -2,7 +2,7 @@
 
 A row names a tensor over there, its path in our tree, the change of layout, and its shape in
 letters. The letters do three jobs: they document the shape, they are solved to infer the model's
-sizes, and a tensor that disagrees with the others is reported.
+sizes, and a tensor that disagrees with other tensors is reported.
 """
 
 import re

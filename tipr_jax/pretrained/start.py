@@ -1,9 +1,9 @@
 """How a run's parameters begin: fresh, or taken over from a run, a released file or other towers.
 
-`config.init_from` names a run or a model directory. Its sizes replace those of the config
-(`sized_like`), its parameters the fresh ones (`take_over`). `config.init_positions` decides whose
-image size, stride and text length hold: those of the source ("adopt"), or the config's, to which
-the method's `adopt` resizes the tables of positions ("resize", "as_official").
+`config.init_from` names a run or a model directory. Its sizes replace the config's
+sizes (`sized_like`), its parameters the fresh parameters (`take_over`). `config.init_positions`
+decides whose image size, stride and text length hold: the source's ("adopt"), or the config's, to
+which the method's `adopt` resizes the tables of positions ("resize", "as_official").
 """
 
 import dataclasses

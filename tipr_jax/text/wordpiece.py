@@ -38,7 +38,7 @@ class WordPieceTokenizer:
 
     Raises:
       ValueError: a special piece is missing, [PAD] is not piece 0 (the towers take id 0 for
-        padding), a piece is repeated, or the vocabulary is that of a cased BERT.
+        padding), a piece is repeated, or the vocabulary belongs to a cased BERT.
     """
 
     pad_id = 0
@@ -96,7 +96,7 @@ class WordPieceTokenizer:
 
         Raises:
           FileNotFoundError: neither is there.
-          ValueError: the file is damaged, or its vocabulary not that of an uncased BERT.
+          ValueError: the file is damaged, or its vocabulary belongs to no uncased BERT.
         """
         directory = Path(directory)
         if (path := directory / VOCAB_FILE).is_file():
