@@ -33,18 +33,29 @@ class DataModule:
       FileNotFoundError, ValueError: as `load_dataset`.
     """
 
-    tokenizer: Tokenizer
-
     def __init__(self, config: RunConfig, tokenizer: Tokenizer | None = None):
-        self.config, self.cfg = config, config.data
-        if tokenizer is not None:
-            self.tokenizer = tokenizer
+        self.config, self.cfg, self._tokenizer = config, config.data, tokenizer
         self.eval_batch_size = config.eval.batch_size
         self.root = self.cfg.root or os.environ.get("TIPR_DATA", "data")
         self.languages = languages_of(self.cfg)  # source first; (): one language, without a name
         if self.cfg.generate:
             self._generate()
         self.splits = self._load()
+
+    @property
+    def tokenizer(self) -> Tokenizer:
+        """Turns captions into ids.
+
+        Raises:
+          ValueError: it was not set yet.
+        """
+        if self._tokenizer is None:
+            raise ValueError("the data have no tokenizer yet; set `tokenizer` before reading texts")
+        return self._tokenizer
+
+    @tokenizer.setter
+    def tokenizer(self, tokenizer: Tokenizer) -> None:
+        self._tokenizer = tokenizer
 
     def _load(self) -> dict[str, Split]:
         if self.cfg.name != image_text_pairs.NAME:

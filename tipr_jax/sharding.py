@@ -139,7 +139,11 @@ def check_batch_size(field: str, batch_size: int, mesh: Mesh, rules: dict) -> No
 def _own_pieces(sharding: NamedSharding) -> np.ndarray:
     """int [n], ascending: the pieces of the batch that devices of this process hold."""
     indices = sharding.addressable_devices_indices_map((_pieces(sharding),)).values()
-    return np.unique([index[0].indices(_pieces(sharding))[0] for index in indices if index])
+    starts = []
+    for index in indices:
+        assert index, "the batch is cut along its first axis"
+        starts.append(index[0].indices(_pieces(sharding))[0])
+    return np.unique(starts)
 
 
 def process_rows(sharding: NamedSharding, batch_size: int) -> np.ndarray:

@@ -158,12 +158,14 @@ def inspect(compiled: jax.stages.Compiled) -> Program:
 
 
 def as_json(report: Report) -> dict[str, Any]:
-    """The report as JSON values; a collective operation is an object, too."""
+    """The report as one flat JSON object; a collective operation is an object, too."""
     values = dataclasses.asdict(report) | {"peak": report.peak, "fits": report.fits}
-    if report.program and report.program.largest_collectives is not None:
-        largest = [c._asdict() for c in report.program.largest_collectives]
-        values["program"]["largest_collectives"] = largest
-    return values
+    del values["needed"]  # it is the peak where there is no program
+    program = values.pop("program")
+    if program is None:
+        return values
+    largest = program["largest_collectives"] or []
+    return values | program | {"largest_collectives": [c._asdict() for c in largest]}
 
 
 def lines(report: Report) -> list[str]:
