@@ -75,7 +75,7 @@ def get_config() -> ConfigDict:
 
 def _data(config: ConfigDict) -> None:
     config.data = ConfigDict()
-    # cuhk_pedes | icfg_pedes | rstp_reid | ufine_bench (in languages only) | image_text
+    # cuhk_pedes | icfg_pedes | rstp_reid | ufine_bench (in languages only) | image_text_pairs
     config.data.name = "cuhk_pedes"
     config.data.root = ""  # directory that contains CUHK-PEDES/ ...; default $TIPR_DATA, else data/
     config.data.generate = ConfigDict()  # parameters of synth_pedes; empty: use what is there
@@ -98,8 +98,8 @@ def _data(config: ConfigDict) -> None:
     # Bi-IRRA: an XLM-R); "train": one made from the captions. A run keeps it, and hands it on to
     # runs that start there.
     config.data.vocab = ""
-    # With name "image_text" training reads these JSON lists of {image, caption}, whose paths start
-    # at image_root ("": beside the list), and evaluation the data set eval_name.
+    # With name "image_text_pairs" training reads these JSON lists of {image, caption}, whose paths
+    # start at image_root ("": beside the list), and evaluation the data set eval_name.
     config.data.caption_lists = ()
     config.data.image_root = ""
     config.data.eval_name = "cuhk_pedes"

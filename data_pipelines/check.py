@@ -24,6 +24,7 @@ from data_pipelines.datasets.split import SPLITS
 from tipr_jax.languages import run_languages
 from tipr_jax.preprocess import image as preprocess
 
+USUAL_SIZE = (384, 128)  # (H, W) that images are trained on, unless the config says otherwise
 SHOWN_PER_KIND = 10
 
 
@@ -207,7 +208,7 @@ def _read_images(
 def _read_image(path: str) -> tuple[str | None, str]:
     """Returns (kind of problem, message), or (None, digest of the file)."""
     try:
-        preprocess.decode(path)
+        preprocess.decode(path, size=USUAL_SIZE)
     except FileNotFoundError as error:
         return "missing image", str(error)
     except preprocess.ImageTooLargeError as error:

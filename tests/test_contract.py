@@ -16,7 +16,14 @@ ROOT = Path(__file__).resolve().parents[1]
 CONTRACT = ROOT / "tipr_jax" / "models" / "method.py"
 
 # Of pretrained/, what serves every source.
-GENERIC_PRETRAINED = {"__init__.py", "converter.py", "files.py", "key_table.py", "start.py"}
+GENERIC_PRETRAINED = {
+    "__init__.py",
+    "converter.py",
+    "files.py",
+    "key_table.py",
+    "start.py",
+    "torch_pickle.py",
+}
 # Blocks that several papers share. Their arguments are called width or embed_dim, as the fields of
 # configs are; so here only names of methods, and fields read from a config, count.
 BLOCKS = {"nn", "losses", "augment", "metrics", "text", "preprocess"}

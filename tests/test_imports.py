@@ -52,7 +52,7 @@ CORE_LAWS = {
     "meter": {"metric_writer", "optim"},
     "results": {"languages", "run_files"},
     "result_table": {"results"},
-    "report": {"result_table", "results", "run_files"},
+    "report": {"preprocess", "result_table", "results", "run_files"},
     "train_state": {"models", "param_tree", "precision"},
     "train_step": {"models.method", "train_state"},
     "checkpoints": {"distributed", "results", "run_files", "train_state"},

@@ -68,15 +68,15 @@ def test_the_model_is_built_from_the_config_and_the_parameters_fit(name, expecte
     method = get_method(method_name)
     known = {field.name for field in dataclasses.fields(method.config)}
     config = method.config(**{key: value for key, value in fields.items() if key in known})
-    shapes = flatten(_abstract_towers(method, config))
+    shapes = flatten(_abstract_inference(method, config))
     _, params = load_params(FIXTURES / name)
     given = {path: value.shape for path, value in flatten(params).items()}
     assert {path: given.get(path) for path in shapes} == {p: x.shape for p, x in shapes.items()}
     assert all(np.isfinite(value).all() for value in flatten(params).values())
 
 
-def _abstract_towers(method, config) -> dict:
-    return nnx.to_pure_dict(define_model(method, config.towers(), policy())[1])
+def _abstract_inference(method, config) -> dict:
+    return nnx.to_pure_dict(define_model(method, config.for_inference(), policy())[1])
 
 
 def test_the_best_step_of_a_run_and_of_its_languages():

@@ -57,7 +57,7 @@ def photos(tmp_path_factory) -> list[str]:
 @pytest.fixture(scope="module")
 def released(model):
     """released(method, *arguments): the module itself."""
-    graphdef = define_model(get_method("bi_irra"), CONFIG.towers(), policy())[0]
+    graphdef = define_model(get_method("bi_irra"), CONFIG.for_inference(), policy())[0]
 
     def call(method: str, *arguments):
         run = lambda params, *x: getattr(nnx.merge(graphdef, params), method)(*x)  # noqa: E731

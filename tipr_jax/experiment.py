@@ -163,9 +163,9 @@ def abstract_batch(exp: Experiment, rows: int | None = None) -> dict[str, jax.Sh
     return batch.abstract_batch(rows or c.batch_size, size, c.text_length, exp.column_specs)
 
 
-def towers(exp: Experiment) -> Experiment:
+def for_inference(exp: Experiment) -> Experiment:
     """The same experiment without training heads: what evaluation and embedding need."""
-    return _assemble(exp.config, exp.method, exp.model_config.towers(), exp.mesh, exp.rules)
+    return _assemble(exp.config, exp.method, exp.model_config.for_inference(), exp.mesh, exp.rules)
 
 
 def make_optimizer(
@@ -241,7 +241,7 @@ def source_of(config: ConfigDict, workdir: Path) -> Path | str:
     return workdir if run_files.is_run(workdir) else config.init_from
 
 
-def trained_towers(exp: Experiment, workdir: Path, language: str = "") -> tuple[int, Params]:
+def inference_params(exp: Experiment, workdir: Path, language: str = "") -> tuple[int, Params]:
     """(step, tower parameters) to evaluate: of `workdir`'s best checkpoint, else `init_from`.
 
     Training heads in the checkpoint are ignored. language: take the checkpoint that is best in it.
@@ -256,7 +256,7 @@ def trained_towers(exp: Experiment, workdir: Path, language: str = "") -> tuple[
             "train first, or pass a directory made by `python -m tipr_jax.convert`"
         )
     step, loaded = checkpoints.load_params(source, language)
-    exp = towers(exp)
+    exp = for_inference(exp)
     if missing := sorted(set(exp.abstract_params) - set(loaded)):
         raise ValueError(f"{source} lacks {missing}; it has {sorted(loaded)}")
     loaded = select_params(loaded, exp.abstract_params)

@@ -149,7 +149,7 @@ def evaluate(config: ConfigDict, workdir: Path, typed: frozenset[str]) -> None:
     exp = experiment.build(config)
     evaluator, scores, steps = Evaluator(exp, data), {}, {}
     for language, splits in by_language(data, config.eval.splits):
-        steps[language], params = experiment.trained_towers(exp, workdir, language)
+        steps[language], params = experiment.inference_params(exp, workdir, language)
         scores |= evaluator.evaluate(params, splits)
     first, *others = steps
     for language in others:
@@ -184,7 +184,7 @@ def embed(config: ConfigDict, workdir: Path, typed: frozenset[str]) -> None:
     exp = experiment.build(config)
     evaluator = Evaluator(exp, data)
     for language, names in by_language(data, config.eval.splits):
-        _, params = experiment.trained_towers(exp, workdir, language)
+        _, params = experiment.inference_params(exp, workdir, language)
         for name, features in evaluator.features(params, names):
             if distributed.is_writer():
                 save_features(workdir / "embeddings" / f"{name}.npz", features, data.splits[name])
@@ -253,7 +253,7 @@ def write_report(config: ConfigDict, workdir: Path, data: "Data", split: str) ->
     from tipr_jax.evaluator import Evaluator, example_sheets
 
     exp = experiment.build(config)
-    _, params = experiment.trained_towers(exp, workdir)
+    _, params = experiment.inference_params(exp, workdir)
     languages = data.evaluation_splits((split,))
     features = dict(Evaluator(exp, data).features(params, languages))
     if not distributed.is_writer():

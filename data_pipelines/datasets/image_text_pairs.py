@@ -12,7 +12,7 @@ import numpy as np
 from data_pipelines.datasets.annotation_file import path_problem, read_entries
 from data_pipelines.datasets.split import Split
 
-NAME = "image_text"  # value of data.name
+NAME = "image_text_pairs"  # value of data.name
 MAX_WORDS = 50
 _CLEANING = str.maketrans({c: None for c in ",.'!?\"()*#:;~"} | {"-": " ", "/": " "})
 

@@ -34,7 +34,7 @@ from data_pipelines.datasets.split import Split
 
 log = logging.getLogger("tipr_jax")
 
-VERSION = 1  # raise when `tipr_jax.preprocess.image` would give other pixels
+VERSION = 2  # raise when `tipr_jax.preprocess.image` would give other pixels
 HEADER_BYTES = 4096
 POLL_SECONDS = 0.1
 

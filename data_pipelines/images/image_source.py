@@ -50,7 +50,9 @@ def image_source(split: Split, data_cfg: ImageConfig) -> ImageSource:
 
     def read(image_id: int) -> np.ndarray:
         path = split.image_path[image_id]
-        image = preprocess.decode(encoded(image_id), name=path, allow_truncated=truncated)
+        image = preprocess.decode(
+            encoded(image_id), name=path, size=image_size, allow_truncated=truncated
+        )
         return preprocess.resize(image, image_size, resize_filter)
 
     if uses_cache(data_cfg):

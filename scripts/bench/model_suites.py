@@ -74,7 +74,7 @@ def train_call(exp: experiment.Experiment, steps: int) -> Call:
 
 
 def encode_calls(exp: experiment.Experiment) -> dict[str, Call]:
-    encoders = Encoders.of_experiment(experiment.towers(exp))
+    encoders = Encoders.of_experiment(experiment.for_inference(exp))
     params = encoders.select(experiment.initial_params(exp))
     batch = put_batch(make_batch(exp), exp.batch_sharding)
     image, text = batch["image"], batch["text_ids"]

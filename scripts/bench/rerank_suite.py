@@ -25,7 +25,7 @@ def cases(options: Any) -> Iterator[Case]:
     config.precision = options.precision
     config.model.losses = ("itc", "itm")
     config.eval.batch_size = 8 if options.tiny else config.eval.batch_size
-    exp = experiment.towers(experiment.build(config))
+    exp = experiment.for_inference(experiment.build(config))
     encoders, size = Encoders.of_experiment(exp), config.eval.batch_size
     reranker = Reranker(encoders, text_rows=size, pairs=config.eval.rerank_pairs)
     params, c = experiment.initial_params(exp), exp.model_config

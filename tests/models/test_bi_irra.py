@@ -287,7 +287,7 @@ def test_each_target_language_has_its_projection():
 
 
 def test_match_equals_one_pair_at_a_time():
-    config = Config.tiny().towers()
+    config = Config.tiny().for_inference()
     graphdef, params = build(config)
     model, batch = nnx.merge(graphdef, params), make_batch()
     image, text = model.image_tokens(batch["image"]), model.text_tokens(batch["text_ids"])
@@ -303,7 +303,7 @@ def test_match_equals_one_pair_at_a_time():
 
 
 def test_towers_are_a_part_of_the_model():
-    whole, part = (build(c)[1] for c in (Config.tiny(), Config.tiny().towers()))
+    whole, part = (build(c)[1] for c in (Config.tiny(), Config.tiny().for_inference()))
     assert set(part) == set(whole) - {"mim_head", "mlm_head"}
     assert set(flatten(part)) == {
         k for k in flatten(whole) if not k.startswith(("mim_", "mlm_")) and "mask_embed" not in k

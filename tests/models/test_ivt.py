@@ -195,7 +195,7 @@ def test_mesh_changes_nothing(config, shape):
 
 def test_encoders_are_the_evaluated_forward():
     """Padding behind a text changes nothing; features are float32 and not normalised."""
-    graphdef, params = make_model(TINY.towers())
+    graphdef, params = make_model(TINY.for_inference())
     model, batch = nnx.merge(graphdef, params), make_batch()
     ids = batch["word_ids"]
     text = model.encode_text(ids)

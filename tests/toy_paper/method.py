@@ -37,7 +37,7 @@ class Config(ModelConfig):
     def complete(self) -> "Config":
         return dataclasses.replace(self, losses=LOSSES)
 
-    def towers(self) -> "Config":
+    def for_inference(self) -> "Config":
         return dataclasses.replace(self, losses=("itm",) if self.can_match else ())
 
 

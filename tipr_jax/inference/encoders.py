@@ -34,7 +34,7 @@ class Encoders:
     def __init__(
         self, method: Method, config: ModelConfig, policy: ComputePolicy, mesh: Mesh, rules: dict
     ):
-        self.config, self.mesh, self.rules = config.towers(), mesh, rules
+        self.config, self.mesh, self.rules = config.for_inference(), mesh, rules
         self._graphdef, abstract, _ = define_model(method, self.config, policy)
         self.abstract_params: Params = nnx.to_pure_dict(abstract)
         self.shardings = sharding.param_shardings(abstract, mesh, rules)

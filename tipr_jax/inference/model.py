@@ -69,8 +69,11 @@ class TrainedModel:
 
     def _pixels(self, sources: Sequence[ImageSource]) -> np.ndarray:
         def one(source: ImageSource) -> np.ndarray:
-            image = source if isinstance(source, np.ndarray) else preprocess.decode(source)
-            return preprocess.resize(image, self.config.image_size, self.test_resize)
+            size = self.config.image_size
+            image = (
+                source if isinstance(source, np.ndarray) else preprocess.decode(source, size=size)
+            )
+            return preprocess.resize(image, size, self.test_resize)
 
         return np.stack([*map(one, sources)])
 

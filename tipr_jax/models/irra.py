@@ -116,7 +116,7 @@ class Config(ModelConfig):
         """The same model with every optional part, against which optimiser patterns are checked."""
         return dataclasses.replace(self, losses=LOSSES, learn_temperature=True)
 
-    def towers(self) -> "Config":
+    def for_inference(self) -> "Config":
         """The same model without training heads: what evaluation and search need."""
         return dataclasses.replace(self, losses=(), learn_temperature=False)
 
@@ -371,5 +371,5 @@ METHOD = Method(
     parts=Parts(forward, batch_terms, row_terms, totals),
     tokenizer="clip_bpe",
     adopt=adopt,
-    towers="clip",
+    backbone="clip",
 )

@@ -133,7 +133,7 @@ class Config(ModelConfig):
         """The same model with every optional head, against which optimiser patterns are checked."""
         return dataclasses.replace(self, losses=LOSSES, levels=("sentence",), mask="none")
 
-    def towers(self) -> "Config":
+    def for_inference(self) -> "Config":
         """The same model without training heads: what evaluation and search need."""
         return dataclasses.replace(self, losses=())
 

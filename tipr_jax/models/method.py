@@ -22,7 +22,7 @@ Terms = dict[str, jax.Array]  # scalars of a step; those whose name ends in "_lo
 # Who determines the value of a config field, where parameters come from elsewhere.
 SHAPES, POSITIONS, USE = "shapes", "positions", "use"
 
-TOWER_MODULES = {"image_encoder", "text_encoder"}  # what passes between methods of equal `towers`
+TOWER_MODULES = {"image_encoder", "text_encoder"}  # what passes between methods of one `backbone`
 
 
 def from_shapes(default: Any, parameter: str = "", axis: int = 0) -> Any:
@@ -86,7 +86,7 @@ class ModelConfig:
         """The same model with every optional part, against which optimiser patterns are checked."""
         return self
 
-    def towers(self) -> Self:
+    def for_inference(self) -> Self:
         """The same model with what evaluation, re-ranking and search need, and nothing else."""
         return dataclasses.replace(self, losses=())
 
@@ -280,7 +280,7 @@ class Method:
         of another run or released file enter a new model; it gets only modules that both models
         have. Tables of positions are resized here, or with `as_official` treated as the released
         code of the paper does.
-      towers: name of the pair of encoders ("clip"): methods that share it can start from each
+      backbone: name of the pair of encoders ("clip"): methods that share it can start from each
         other's towers. "": only from its own kind.
       epoch_hook: what to work out about the training pairs before each epoch, or None.
     """
@@ -293,5 +293,5 @@ class Method:
     columns: Callable[[Any], tuple[ColumnSpec, ...]] = no_columns
     tokenizer: str = "clip_bpe"
     adopt: Callable[..., Adopted] = take_all
-    towers: str = ""
+    backbone: str = ""
     epoch_hook: EpochHook | None = None

@@ -6,17 +6,21 @@ from typing import Any
 
 import numpy as np
 
+from tipr_jax.pretrained import torch_pickle
 from tipr_jax.pretrained.key_table import StateDict
 
 TORCH_SUFFIXES = (".pt", ".pth", ".th", ".bin")
 SUFFIXES = (".safetensors", *TORCH_SUFFIXES)
+# What may stand beside tensors in a state dict and is left out.
+SETTINGS = (bool, int, float, str, np.generic, torch_pickle.Foreign, type(None))
 
 
 def read_state_dict(path: str | Path) -> StateDict:
     """{name: array} of a tensor file; half precisions become float32.
 
     A .pt/.pth may be a TorchScript archive (OpenAI's CLIP), a state dict, or a dictionary with the
-    state dict under "model" (released IRRA) or "state_dict". Nothing else in it is unpickled.
+    state dict under "model" (released IRRA) or "state_dict". Numbers and settings beside the
+    tensors are left out; nothing in the file is run (`torch_pickle`).
 
     Raises:
       FileNotFoundError: no such file.
@@ -82,18 +86,30 @@ def _read_torch(path: Path) -> dict[str, Any]:
     try:
         if _is_torchscript(path):
             return dict(torch.jit.load(path, map_location="cpu").state_dict())
-        content = torch.load(path, map_location="cpu", weights_only=True)
+        # Not `weights_only`: it refuses every file with a number or settings beside the tensors.
+        content = torch.load(
+            path, map_location="cpu", weights_only=False, pickle_module=torch_pickle
+        )
     except Exception as error:  # zip, pickle and torch errors of many types
         reason = str(error).strip().split("\n")[0][:150]
         raise ValueError(f"{path}: not a readable torch checkpoint ({reason})") from None
     for name in ("model", "state_dict"):
         if isinstance(content, dict) and isinstance(content.get(name), dict):
             content = content[name]
+    if isinstance(content, torch_pickle.Foreign):
+        raise ValueError(
+            f"{path}: holds an object of {content.name}, not a state dict; load it where its code "
+            "is and save again with torch.save(model.state_dict(), ...)"
+        )
     if not isinstance(content, dict) or not content:
         raise ValueError(f"{path}: holds no state dict (found {type(content).__name__})")
-    if stray := [k for k, v in content.items() if not isinstance(v, torch.Tensor)]:
+    tensors = {key: value for key, value in content.items() if isinstance(value, torch.Tensor)}
+    beside = {key: value for key, value in content.items() if key not in tensors}
+    if stray := [key for key, value in beside.items() if not isinstance(value, SETTINGS)]:
         raise ValueError(f"{path}: holds no state dict, {stray[0]!r} is not a tensor")
-    return content
+    if not tensors:
+        raise ValueError(f"{path}: holds no state dict, no tensor is in it")
+    return {key: value.detach() for key, value in tensors.items()}
 
 
 def _is_torchscript(path: Path) -> bool:

@@ -98,18 +98,18 @@ def _contradiction(where: str, field: str, given: Any, found: Any, source: Path 
 
 def check_kinship(source_method: str, method: str, source: Path | str) -> None:
     """Raises ValueError unless a model of `method` can start from one of `source_method`."""
-    towers = get_method(method).towers
-    if source_method == method or towers and _towers_of(source_method) == towers:
+    backbone = get_method(method).backbone
+    if source_method == method or backbone and _backbone_of(source_method) == backbone:
         return
     raise ValueError(
         f"{source} is a checkpoint of {source_method!r}, the config is for {method!r}"
-        + (f", which can start from any method with {towers!r} towers" if towers else "")
+        + (f", which can start from any method with {backbone!r} towers" if backbone else "")
     )
 
 
-def _towers_of(method: str) -> str:
+def _backbone_of(method: str) -> str:
     try:
-        return get_method(method).towers
+        return get_method(method).backbone
     except ValueError:  # written by a version, or beside a package, that is not there
         return ""
 
@@ -138,7 +138,7 @@ def source_config(fields: Mapping[str, Any], method: Method, target: ModelConfig
     values = {name: getattr(target, name) for name in sizes} | {
         name: value for name, value in fields.items() if name in known
     }
-    return method.config(**values).towers()
+    return method.config(**values).for_inference()
 
 
 def take_over(

@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING
 
 from PIL import Image
 
+from tipr_jax.preprocess import image as preprocess
+
 if TYPE_CHECKING:  # matplotlib is imported where it draws
     from matplotlib.axes import Axes
 
@@ -89,11 +91,10 @@ def draw_sheet(sheet: RetrievalSheet, path: str | os.PathLike, *, with_query: bo
 
 def _draw_image(axes: "Axes", image_path: str, label: str, colour: str, style: LineStyle) -> None:
     try:
-        with Image.open(image_path) as image:
-            image.draft("RGB", _THUMBNAIL)
-            image.thumbnail(_THUMBNAIL)
-            axes.imshow(image.convert("RGB"))
-    except (OSError, ValueError, SyntaxError):
+        image = Image.fromarray(preprocess.decode(image_path, size=(_THUMBNAIL[1], _THUMBNAIL[0])))
+        image.thumbnail(_THUMBNAIL)
+        axes.imshow(image)
+    except (OSError, ValueError):
         axes.imshow(Image.new("RGB", (_THUMBNAIL[0] // 2, _THUMBNAIL[1] // 2), "#dddddd"))
         label += "\n(unreadable)"
     axes.set_xticks([])

@@ -313,8 +313,10 @@ def test_missing_val_files_leave_no_val_splits_to_evaluate(config):
 
 
 def test_image_text_has_one_language(config):
-    config.data.name = "image_text"
-    with pytest.raises(ValueError, match="image_text has one language, but en, zh are asked for"):
+    config.data.name = "image_text_pairs"
+    with pytest.raises(
+        ValueError, match="image_text_pairs has one language, but en, zh are asked for"
+    ):
         DataModule(config)
 
 

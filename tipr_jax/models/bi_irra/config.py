@@ -170,7 +170,7 @@ class Config(ModelConfig):
         """The same model with every optional head, against which optimiser patterns are checked."""
         return dataclasses.replace(self, losses=LOSSES, mim_target="feature", tie_decoder=False)
 
-    def towers(self) -> "Config":
+    def for_inference(self) -> "Config":
         """The same model without what only training needs; re-ranking keeps fusion and ITM head."""
         losses = ("itm",) if "itm" in self.losses else ()
         return dataclasses.replace(
