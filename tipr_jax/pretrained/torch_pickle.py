@@ -7,6 +7,7 @@ function of Python itself, as `os.system`, is refused.
 """
 
 import collections
+import importlib
 import pickle
 import sys
 from _compat_pickle import IMPORT_MAPPING, NAME_MAPPING
@@ -81,7 +82,7 @@ def _known(module: str, name: str) -> Any:
     if module == "collections" and name in ("OrderedDict", "defaultdict"):
         return getattr(collections, name)
     if module == "torch._utils" and name in _REBUILD:
-        return getattr(torch._utils, name)
+        return getattr(importlib.import_module(module), name)
     if module == "torch" and isinstance(getattr(torch, name, None), torch.dtype):
         return getattr(torch, name)
     if module == "torch" and name in ("Size", "device", "Tensor"):
