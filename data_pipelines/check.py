@@ -83,6 +83,7 @@ def check_dataset(name: str, root: str, languages: Sequence[str] = ()) -> CheckR
     digests = _read_images(entries, path_key, image_root, problems)
     _find_duplicate_images(entries, path_key, digests, problems, notes)
     _find_shared_captions(entries, notes)
+    _find_shared_persons(entries, notes)
     counts = {
         f"{split} {language}".strip(): _count(described, split)
         for split in SPLITS
@@ -149,7 +150,7 @@ def _unpaired(names: dict[str, str], entries: dict[str, list[dict[str, Any]]]) -
 
 
 def _count(entries: list[dict[str, Any]], split: str) -> Counts:
-    chosen = [entry for entry in entries if annotations.split_of(entry) == split]
+    chosen = [entry for entry in entries if entry["split"] == split]
     captions = sum(len(entry["captions"]) for entry in chosen)
     return Counts(len({entry["id"] for entry in chosen}), len(chosen), captions)
 
@@ -231,7 +232,7 @@ def _find_duplicate_images(
     places = collections.defaultdict(list)
     for entry in entries:
         if digest := digests.get(entry[path_key]):
-            places[digest].append((annotations.split_of(entry), entry[path_key]))
+            places[digest].append((entry["split"], entry[path_key]))
     for found in places.values():
         if len(found) > 1:
             detail = " = ".join(f"{split}:{path}" for split, path in found)
@@ -246,10 +247,20 @@ def _find_shared_captions(entries: list[dict[str, Any]], notes: dict[str, list[s
     splits = collections.defaultdict(set)
     for entry in entries:
         for caption in entry["captions"]:
-            splits[caption].add(annotations.split_of(entry))
+            splits[caption].add(entry["split"])
     for caption, found in splits.items():
         if len(found) > 1:
             notes["caption in several splits"].append(f"{'+'.join(sorted(found))}: {caption}")
+
+
+def _find_shared_persons(entries: list[dict[str, Any]], notes: dict[str, list[str]]) -> None:
+    """Ids in several splits: a note, since some sets number each split from zero."""
+    splits = collections.defaultdict(set)
+    for entry in entries:
+        splits[entry["id"]].add(entry["split"])
+    for person_id, found in sorted(splits.items()):
+        if len(found) > 1:
+            notes["person id in several splits"].append(f"{'+'.join(sorted(found))}: {person_id}")
 
 
 def main(argv: list[str] | None = None) -> int:

@@ -1,16 +1,43 @@
-"""Reads annotation files, JSON lists of entries, and says what is wrong with an entry."""
+"""Reads annotation files, JSON lists of entries, and says what is wrong with an entry.
 
+What the tools of different people write in their own way is read alike: a byte order mark,
+back-slashes in paths, one caption as a string, splits called Train or validation. A line says so.
+"""
+
+import codecs
+import collections
 import json
+import logging
 import os
 from typing import Any
 
+log = logging.getLogger("tipr_jax")
+
+PATH_KEYS = ("file_path", "img_path", "image")
+SPLIT_NAMES = {
+    "train": ("train", "training", "trn"),
+    "val": ("val", "valid", "validation", "dev"),
+    "test": ("test", "testing"),
+}
+_SPLIT_OF = {spelling: split for split, spellings in SPLIT_NAMES.items() for spelling in spellings}
+_ENCODINGS = {
+    codecs.BOM_UTF16_LE: "UTF-16",
+    codecs.BOM_UTF16_BE: "UTF-16",
+    codecs.BOM_UTF32_BE: "UTF-32",
+}
+
 
 def read_entries(annotation_file: str | os.PathLike) -> list[Any]:
-    """Parses an annotation file. Raises ValueError if it is not a JSON list of entries."""
+    """Parses an annotation file; see the head of this file for what is brought into one form.
+
+    Raises:
+      ValueError: another encoding than UTF-8, or not a JSON list of entries.
+    """
+    with open(annotation_file, "rb") as file:
+        data = file.read()
     try:
-        with open(annotation_file, encoding="utf-8") as file:
-            entries = json.load(file)
-    except (json.JSONDecodeError, UnicodeDecodeError, RecursionError) as error:
+        entries = json.loads(_decoded(data, annotation_file))
+    except (json.JSONDecodeError, RecursionError) as error:
         raise ValueError(
             f"{annotation_file}: not valid JSON ({error}); "
             "the file is truncated or damaged, fetch it again"
@@ -21,7 +48,42 @@ def read_entries(annotation_file: str | os.PathLike) -> list[Any]:
             f"{annotation_file}: expected a JSON list of annotation entries, found {found}; "
             "is this the annotation file of another data set?"
         )
+    changes = collections.Counter(change for entry in entries for change in _bring_into_form(entry))
+    if changes:
+        told = ", ".join(f"{number} {change}" for change, number in changes.items())
+        log.warning("%s: %s", annotation_file, told)
     return entries
+
+
+def _decoded(data: bytes, annotation_file: str | os.PathLike) -> str:
+    """The text of a UTF-8 file, with or without a byte order mark."""
+    try:
+        return data.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        named = next((name for mark, name in _ENCODINGS.items() if data.startswith(mark)), "")
+        found = f"is encoded in {named}" if named else f"is not encoded in UTF-8 ({error})"
+        raise ValueError(f"{annotation_file}: {found}; save it as UTF-8") from None
+
+
+def _bring_into_form(entry: Any) -> list[str]:
+    """Changes an entry in place; what was changed, in the plural."""
+    if not isinstance(entry, dict):
+        return []
+    changes = []
+    for key in PATH_KEYS:
+        if isinstance(entry.get(key), str) and "\\" in entry[key]:
+            entry[key] = entry[key].replace("\\", "/")
+            changes.append("paths with \\ are read with /")
+    if isinstance(entry.get("captions"), str):
+        entry["captions"] = [entry["captions"]]
+        changes.append("captions are a string instead of a list")
+    split = entry.get("split")
+    if isinstance(split, str) and split not in SPLIT_NAMES:
+        usual = _SPLIT_OF.get(split.strip().lower())
+        if usual:
+            entry["split"] = usual
+            changes.append(f"splits called {split!r} are read as {usual!r}")
+    return changes
 
 
 def content_problem(entry: dict[str, Any], path_key: str) -> str | None:

@@ -105,8 +105,9 @@ def entry_problem(layout: DatasetLayout, entry: Any) -> str | None:
     for key in ("split", "id", layout.path_key, "captions"):
         if key not in entry:
             return f"has no {key!r}; {_other_layout_hint(layout, entry)}"
-    if not isinstance(entry["split"], str):
-        return f"split must be a string, found {entry['split']!r}"
+    # The released IRRA takes every other word for val, so that a mistake goes unnoticed.
+    if entry["split"] not in SPLITS:
+        return f"split must be one of {', '.join(SPLITS)}, found {entry['split']!r}"
     return content_problem(entry, layout.path_key)
 
 
@@ -123,11 +124,6 @@ def train_id_problem(layout: DatasetLayout, entries: list[dict[str, Any]]) -> st
     return None
 
 
-def split_of(entry: dict[str, Any]) -> str:
-    """The split of an entry; neither train nor test means val, as in the released IRRA."""
-    return entry["split"] if entry["split"] in ("train", "test") else "val"
-
-
 def _other_layout_hint(layout: DatasetLayout, entry: dict[str, Any]) -> str:
     for name, other in LAYOUTS.items():
         if other.path_key in entry and other.path_key != layout.path_key:
@@ -141,7 +137,7 @@ def _other_layout_hint(layout: DatasetLayout, entry: dict[str, Any]) -> str:
 def _make_split(
     layout: DatasetLayout, image_root: str, name: str, entries: list[dict[str, Any]]
 ) -> Split:
-    entries = [entry for entry in entries if split_of(entry) == name]
+    entries = [entry for entry in entries if entry["split"] == name]
     person_id = np.array([entry["id"] for entry in entries], np.int32)
     if name == "train":
         person_id -= layout.first_train_id

@@ -1,5 +1,6 @@
 """Reading the official annotation files, and what is said about wrong ones."""
 
+import json
 import pathlib
 
 import numpy as np
@@ -16,10 +17,61 @@ def test_dtypes_and_empty_split(write_layout, tiny_entries):
     assert splits["val"].image_path == () and splits["val"].num_persons == 0
 
 
-def test_any_other_split_name_is_val(write_layout, tiny_entries):
-    entries = [entry | {"split": "dev"} for entry in tiny_entries("rstp_reid")]
+@pytest.mark.parametrize(
+    "spelling, split",
+    [("Train", "train"), (" TEST", "test"), ("dev", "val"), ("Validation", "val"), ("Val", "val")],
+)
+def test_usual_spellings_of_splits(write_layout, tiny_entries, spelling, split, caplog):
+    """The released IRRA takes every word but train and test for val."""
+    entries = [
+        e | {"split": {split: spelling}.get(e["split"], e["split"])}
+        for e in tiny_entries("rstp_reid")
+    ]
     splits = annotations.load_dataset("rstp_reid", str(write_layout("rstp_reid", entries)))
-    assert len(splits["val"].image_path) == len(entries)
+    plain = annotations.load_dataset("rstp_reid", str(write_layout("rstp_reid")))
+    assert splits[split].image_path == plain[split].image_path
+    assert f"splits called {spelling!r} are read as {split!r}" in caplog.text
+
+
+def test_an_unknown_split_is_refused(write_layout, tiny_entries):
+    entries = [entry | {"split": "holdout"} for entry in tiny_entries("rstp_reid")]
+    root = write_layout("rstp_reid", entries, images=False)
+    message = error_of(ValueError, "rstp_reid", root)
+    assert "entry 0: split must be one of train, val, test, found 'holdout'" in message
+
+
+def test_paths_captions_and_encodings_of_other_tools(write_layout, tiny_entries, caplog):
+    """A byte order mark, back-slashes and captions as strings; each is told once."""
+    plain = tiny_entries("cuhk_pedes")
+    for entry in plain:
+        entry["captions"] = entry["captions"][:1]
+    expected = annotations.load_dataset("cuhk_pedes", str(write_layout("cuhk_pedes", plain)))
+    entries = [
+        entry
+        | {"file_path": entry["file_path"].replace("/", "\\"), "captions": entry["captions"][0]}
+        for entry in plain
+    ]
+    root = write_layout("cuhk_pedes", plain)
+    file = root / "CUHK-PEDES" / "reid_raw.json"
+    file.write_text(json.dumps(entries), encoding="utf-8-sig")
+    found = annotations.load_dataset("cuhk_pedes", str(root))
+    for split in expected:
+        assert found[split].image_path == expected[split].image_path
+        assert found[split].caption == expected[split].caption
+    assert f"{len(plain)} paths with" in caplog.text and "captions are a string" in caplog.text
+    assert len(caplog.records) == 1
+
+
+@pytest.mark.parametrize(
+    "encoding, named", [("utf-16", "UTF-16"), ("gbk", "not encoded in UTF-8"), ("latin-1", "UTF-8")]
+)
+def test_another_encoding_is_named(write_layout, tiny_entries, encoding, named):
+    root = write_layout("cuhk_pedes", images=False)
+    text = json.dumps(tiny_entries("cuhk_pedes"), ensure_ascii=False)
+    text = text.replace("person", "男子" if encoding != "latin-1" else "garçon")
+    (root / "CUHK-PEDES" / "reid_raw.json").write_text(text, encoding=encoding)
+    message = error_of(ValueError, "cuhk_pedes", root)
+    assert named in message and "save it as UTF-8" in message
 
 
 def test_icfg_is_found_under_both_file_names(write_layout):
@@ -110,8 +162,8 @@ def test_gap_in_train_ids(write_layout, tiny_entries):
         ({"id": True}, "id must be an integer"),
         ({"id": -1}, "id -1 is outside"),
         ({"id": 2**40}, "is outside 0 .. 2**31 - 1"),
-        ({"split": 1}, "split must be a string"),
-        ({"captions": "a man"}, "captions must be a list"),
+        ({"split": 1}, "split must be one of train, val, test, found 1"),
+        ({"captions": {"en": "a man"}}, "captions must be a list"),
         ({"captions": []}, "captions must be a list of at least one string"),
         ({"captions": ["ok", " \n"]}, "caption 1 is empty"),
         ({"captions": [None]}, "caption 0 must be a string"),

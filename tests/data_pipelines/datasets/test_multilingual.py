@@ -182,7 +182,7 @@ def test_another_id(write_languages):
         ({"id": "7"}, "id must be an integer, found '7'"),
         ({"id": -1}, "id -1 is outside"),
         ({"captions": []}, "captions must be a list of at least one string"),
-        ({"captions": "一个人"}, "captions must be a list"),
+        ({"captions": 3}, "captions must be a list"),
         ({"captions": [" \u3000"]}, "caption 0 is empty"),
         ({"file_path": "../x.png"}, "leaves imgs/"),
     ],
