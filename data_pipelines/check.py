@@ -77,7 +77,7 @@ def check_dataset(name: str, root: str, languages: Sequence[str] = ()) -> CheckR
     else:
         annotation_file, image_root = annotations.find_files(name, root)
         path_key = get_layout(name).path_key
-        by_language = {"": _read_official(name, annotation_file, problems)}
+        by_language = {"": _read_official(name, annotation_file, problems, notes)}
     entries = next(iter(by_language.values()))  # of the source
 
     digests = _read_images(entries, path_key, image_root, problems)
@@ -97,7 +97,10 @@ def check_dataset(name: str, root: str, languages: Sequence[str] = ()) -> CheckR
 
 
 def _read_official(
-    name: str, annotation_file: str, problems: dict[str, list[str]]
+    name: str,
+    annotation_file: str,
+    problems: dict[str, list[str]],
+    notes: dict[str, list[str]],
 ) -> list[dict[str, Any]]:
     """The sound entries of an official annotation file."""
     layout, entries = get_layout(name), []
@@ -106,8 +109,8 @@ def _read_official(
             problems["bad annotation entry"].append(f"entry {index}: {problem}")
         else:
             entries.append(entry)
-    if problem := annotations.train_id_problem(layout, entries):
-        problems["gap in train ids"].append(problem)
+    if told := annotations.number_persons(layout, entries):
+        notes["persons are numbered anew"].append(told)
     return entries
 
 

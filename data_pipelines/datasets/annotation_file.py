@@ -1,7 +1,8 @@
 """Reads annotation files, JSON lists of entries, and says what is wrong with an entry.
 
 What the tools of different people write in their own way is read alike: a byte order mark,
-back-slashes in paths, one caption as a string, splits called Train or validation. A line says so.
+back-slashes in paths, numbers in quotes, one caption as a string, splits called Train or
+validation. A line says so.
 """
 
 import codecs
@@ -70,6 +71,9 @@ def _bring_into_form(entry: Any) -> list[str]:
     if not isinstance(entry, dict):
         return []
     changes = []
+    if isinstance(entry.get("id"), str) and entry["id"].strip().isdecimal():
+        entry["id"] = int(entry["id"])
+        changes.append("ids are numbers in quotes")
     for key in PATH_KEYS:
         if isinstance(entry.get(key), str) and "\\" in entry[key]:
             entry[key] = entry[key].replace("\\", "/")
@@ -86,10 +90,14 @@ def _bring_into_form(entry: Any) -> list[str]:
     return changes
 
 
-def content_problem(entry: dict[str, Any], path_key: str) -> str | None:
-    """Says what is wrong with the id, path or captions of an entry; None if they are fine."""
+def content_problem(entry: dict[str, Any], path_key: str, *, names: bool = False) -> str | None:
+    """Says what is wrong with the id, path or captions of an entry; None if they are fine.
+
+    names: an id may be a name, too.
+    """
+    is_name = names and isinstance(entry["id"], str) and entry["id"].strip()
     return (
-        _id_problem(entry["id"])
+        (None if is_name else _id_problem(entry["id"]))
         or path_problem(path_key, entry[path_key], "imgs/")
         or _caption_problem(entry["captions"])
     )

@@ -49,8 +49,8 @@ def load_dataset(name: str, root: str, languages: Sequence[str] = ()) -> dict[st
     for index, entry in enumerate(entries):
         if problem := entry_problem(layout, entry):
             raise ValueError(f"{annotation_file}: entry {index}: {problem}")
-    if problem := train_id_problem(layout, entries):
-        raise ValueError(f"{annotation_file}: {problem}")
+    if told := number_persons(layout, entries):
+        log.warning("%s: %s", annotation_file, told)
     return {split: _make_split(layout, image_root, split, entries) for split in SPLITS}
 
 
@@ -108,20 +108,34 @@ def entry_problem(layout: DatasetLayout, entry: Any) -> str | None:
     # The released IRRA takes every other word for val, so that a mistake goes unnoticed.
     if entry["split"] not in SPLITS:
         return f"split must be one of {', '.join(SPLITS)}, found {entry['split']!r}"
-    return content_problem(entry, layout.path_key)
+    return content_problem(entry, layout.path_key, names=True)
 
 
-def train_id_problem(layout: DatasetLayout, entries: list[dict[str, Any]]) -> str | None:
-    """Says where the train ids leave first_train_id, + 1, + 2, ...; None if they do not."""
-    ids = sorted({entry["id"] for entry in entries if entry["split"] == "train"})
+def number_persons(layout: DatasetLayout, entries: list[dict[str, Any]]) -> str | None:
+    """Numbers the train persons first_train_id, + 1, + 2, ..., in place, where they are not so.
+
+    Ids that are names are numbered in all splits. Returns what was done; None if nothing was.
+    """
     first = layout.first_train_id
-    for expected, found in enumerate(ids, start=first):
-        if found != expected:
-            return (
-                f"train ids of {layout.title} must be {first}, {first + 1}, {first + 2}, ..., but "
-                f"{found} comes where {expected} should; renumber them, or check --config.data.name"
-            )
-    return None
+    names = any(isinstance(entry["id"], str) for entry in entries)
+    # Names after numbers; numbers in their order.
+    in_order = lambda ids: sorted(ids, key=lambda x: (isinstance(x, str), x))  # noqa: E731
+    train = in_order({entry["id"] for entry in entries if entry["split"] == "train"})
+    number = {person_id: first + place for place, person_id in enumerate(train)}
+    moved = [person_id for person_id, place in number.items() if person_id != place]
+    if not moved and not names:
+        return None
+    if names:
+        others = in_order({entry["id"] for entry in entries} - set(number))
+        number |= {person_id: first + len(train) + i for i, person_id in enumerate(others)}
+    for entry in entries:
+        if names or entry["split"] == "train":
+            entry["id"] = number[entry["id"]]
+    why = "person ids are names" if names else f"{moved[0]} comes where {number[moved[0]]} should"
+    return (
+        f"{why}; the {len(train)} train persons are numbered from {first} on, as in "
+        f"{layout.title} (if this is another data set, set --config.data.name)"
+    )
 
 
 def _other_layout_hint(layout: DatasetLayout, entry: dict[str, Any]) -> str:

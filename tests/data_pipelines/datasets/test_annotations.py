@@ -143,22 +143,42 @@ def test_annotation_file_of_another_data_set(write_layout, tiny_entries):
     assert "that of RSTPReid" in message and "--config.data.name=rstp_reid" in message
 
 
-def test_cuhk_file_under_the_name_of_icfg(write_layout, tiny_entries):
-    root = write_layout("icfg_pedes", tiny_entries("cuhk_pedes"), images=False)
-    assert "1 comes where 0 should" in error_of(ValueError, "icfg_pedes", root)
+def train_ids_of(root, name="cuhk_pedes"):
+    return annotations.load_dataset(name, str(root))["train"].image_person_id.tolist()
 
 
-def test_gap_in_train_ids(write_layout, tiny_entries):
-    entries = [entry for entry in tiny_entries("cuhk_pedes") if entry["id"] != 3]
-    root = write_layout("cuhk_pedes", entries, images=False)
-    message = error_of(ValueError, "cuhk_pedes", root)
-    assert "4 comes where 3 should" in message and "renumber" in message
+@pytest.mark.parametrize(
+    "rename, told",
+    [
+        (lambda person: person - 1, "0 comes where 1 should"),
+        (lambda person: person * 10, "10 comes where 1 should"),
+        (lambda person: person + (person > 3), "5 comes where 4 should"),
+        (str, "ids are numbers in quotes"),
+        (lambda person: f"p_{person:04}", "person ids are names"),
+        (lambda person: f"p_{person}" if person > 2 else person, "person ids are names"),
+    ],
+    ids=["from zero", "gaps", "one gap", "quotes", "names", "mixed"],
+)
+def test_ids_of_other_tools(write_layout, tiny_entries, caplog, rename, told):
+    """The persons stay who they are; only their numbers change, and a line says so."""
+    expected = train_ids_of(write_layout("cuhk_pedes"))
+    entries = [entry | {"id": rename(entry["id"])} for entry in tiny_entries("cuhk_pedes")]
+    assert train_ids_of(write_layout("cuhk_pedes", entries)) == expected
+    assert told in caplog.text
+    splits = annotations.load_dataset("cuhk_pedes", str(write_layout("cuhk_pedes", entries)))
+    assert splits["test"].num_persons == splits["val"].num_persons == 2
+
+
+def test_cuhk_file_under_the_name_of_icfg(write_layout, tiny_entries, caplog):
+    train_ids_of(write_layout("icfg_pedes", tiny_entries("cuhk_pedes"), images=False), "icfg_pedes")
+    assert "if this is another data set, set --config.data.name" in caplog.text
 
 
 @pytest.mark.parametrize(
     ("change", "expected"),
     [
-        ({"id": "7"}, "id must be an integer, found '7'"),
+        ({"id": " "}, "id must be an integer, found ' '"),
+        ({"id": 7.0}, "id must be an integer, found 7.0"),
         ({"id": True}, "id must be an integer"),
         ({"id": -1}, "id -1 is outside"),
         ({"id": 2**40}, "is outside 0 .. 2**31 - 1"),

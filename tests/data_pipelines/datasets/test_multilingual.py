@@ -179,7 +179,7 @@ def test_another_id(write_languages):
 @pytest.mark.parametrize(
     ("changed", "expected"),
     [
-        ({"id": "7"}, "id must be an integer, found '7'"),
+        ({"id": "p7"}, "id must be an integer, found 'p7'"),
         ({"id": -1}, "id -1 is outside"),
         ({"captions": []}, "captions must be a list of at least one string"),
         ({"captions": 3}, "captions must be a list"),
