@@ -23,6 +23,7 @@ CORE_LAWS = {
     "distributed": set(),
     "languages": set(),
     "param_tree": set(),
+    "paths": set(),
     "precision": set(),
     "sharding": set(),
     # Blocks, and the papers made of them.
@@ -42,7 +43,7 @@ CORE_LAWS = {
         "run_files",
         "sharding",
     },
-    "convert": {"checkpoints", "models", "param_tree", "pretrained", "run_files"},
+    "convert": {"checkpoints", "models", "param_tree", "paths", "pretrained", "run_files"},
     "optim": {"param_tree"},
     # A run: its directory, its results, its state, its step.
     "data": {"batch", "text"},
@@ -89,10 +90,10 @@ CORE_LAWS = {
         *("text", "train_state", "train_step"),
     },
     # Commands.
-    "gallery": {"command_line", "inference", "metrics", "report"},
+    "gallery": {"command_line", "inference", "metrics", "paths", "report"},
     "main": {
         *("checkpoints", "command_line", "data", "distributed", "evaluator", "experiment"),
-        *("inference", "languages", "metrics", "models", "pretrained.start", "report"),
+        *("inference", "languages", "metrics", "models", "paths", "pretrained.start", "report"),
         *("result_table", "results", "run_files", "shutdown", "train_state", "trainer"),
     },
 }

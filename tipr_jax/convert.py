@@ -11,6 +11,7 @@ from pathlib import Path
 import numpy as np
 
 from tipr_jax.param_tree import flatten
+from tipr_jax.paths import local_path
 from tipr_jax.pretrained import files
 from tipr_jax.pretrained.converter import Converter, converters, get_converter
 
@@ -153,10 +154,11 @@ def run(args: argparse.Namespace) -> str:
         two = " and ".join(f"--method={k}" for k, v in converters().items() if v.sources == 2)
         raise ValueError(f"{two}, and no other, need a --text file")
     options = options_of(converter, args)
+    source, output = local_path(args.input, "--input"), local_path(args.output, "--output")
     if args.reverse:
-        return reverse(converter, args.input, args.output)
-    sources = [args.input] if args.text is None else [args.input, args.text]
-    return forward(converter, sources, args.output, args.image_size, args.stride, **options)
+        return reverse(converter, source, output)
+    sources = [source] if args.text is None else [source, local_path(args.text, "--text")]
+    return forward(converter, sources, output, args.image_size, args.stride, **options)
 
 
 def main(argv: Sequence[str] | None = None) -> None:

@@ -90,6 +90,9 @@ def run(config: ConfigDict, workdir: Path, mode: str, typed: frozenset[str] = fr
 
     typed: the fields of the config that the user set on the command line.
     """
+    from tipr_jax.paths import local_path, with_local_paths
+
+    config, workdir = with_local_paths(config), local_path(workdir, "--workdir")
     if workdir.exists() and not workdir.is_dir():
         raise ValueError(f"--workdir={workdir} is a file; use a directory, new or of an older run")
     if config.dry_run:

@@ -6,7 +6,6 @@ Prints the ranking and writes a picture of it.
 """
 
 import sys
-from pathlib import Path
 
 from absl import app, flags
 
@@ -39,20 +38,22 @@ def main(argv: list[str]) -> None:
 
 def search() -> None:
     from tipr_jax.gallery.retriever import Retriever, find_images
+    from tipr_jax.paths import local_path
     from tipr_jax.report.sheets import RetrievalSheet, draw_sheet
 
-    retriever = Retriever.load(_MODEL.value, _LANGUAGE.value)
+    model, images = local_path(_MODEL.value, "--model"), local_path(_IMAGES.value, "--images")
+    picture = local_path(_PICTURE.value or model / "search.png", "--picture")
+    retriever = Retriever.load(model, _LANGUAGE.value)
     retriever.model.language_index(_LANGUAGE.value)  # before all photos are read
     if _RERANK.value:
         retriever.model.check_can_match()
-    retriever.add(find_images(_IMAGES.value))
+    retriever.add(find_images(images))
     matches = retriever.search(
         _QUERY.value, _TOP.value, language=_LANGUAGE.value, rerank=_RERANK.value
     )
     print(f'"{_QUERY.value}" among {len(retriever.paths)} photos:')
     for rank, match in enumerate(matches, 1):
         print(f"{rank:3}  {match.score:.3f}  {match.path}")
-    picture = Path(_PICTURE.value or Path(_MODEL.value) / "search.png")
     draw_sheet(
         RetrievalSheet(_QUERY.value, None, [(m.path, m.score, None) for m in matches]),
         picture,
