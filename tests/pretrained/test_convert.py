@@ -209,7 +209,7 @@ def test_wrong_files(tmp_path, capsys):
     out = tmp_path / "out"
     assert "no such file" in failure(capsys, "irra", tmp_path / "none.pth", out)
     (tmp_path / "weights.bin2").write_bytes(b"x")
-    assert "unknown file type" in failure(capsys, "irra", tmp_path / "weights.bin2", out)
+    assert "not a readable tensor" in failure(capsys, "irra", tmp_path / "weights.bin2", out)
     for name in ("junk.pth", "junk.safetensors"):
         (tmp_path / name).write_bytes(b"not a tensor file at all")
         assert "not a readable" in failure(capsys, "irra", tmp_path / name, out)
