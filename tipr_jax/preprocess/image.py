@@ -151,7 +151,7 @@ def _as_seen(image: Image.Image) -> np.ndarray:
     image = _upright(image)
     if image.mode == "1":
         image = image.convert("L")
-    if image.mode.startswith("I") or image.mode == "F":
+    if image.mode.startswith("I"):
         image = _eight_bits(image)
     if image.has_transparency_data:
         image = image.convert("RGBA")
@@ -178,14 +178,8 @@ def _orientation(image: Image.Image) -> int:
 
 
 def _eight_bits(image: Image.Image) -> Image.Image:
-    """Grey of 16 or 32 bits scaled to 8: by its depth, or floating point from [0, 1]."""
-    values = np.asarray(image).astype(np.float64)
-    if image.mode == "F":
-        top = 1.0 if values.max(initial=0.0) <= 1 else 255.0
-    else:
-        top = 65535.0 if values.max(initial=0.0) < 2**16 else float(2**31 - 1)
-    scaled = np.rint(np.clip(values / top, 0, 1) * 255).astype(np.uint8)
-    return Image.fromarray(scaled)
+    """16-bit grey, the deepest of `FORMATS`, scaled to 8 bits."""
+    return Image.fromarray(np.rint(np.asarray(image) / 65535.0 * 255).astype(np.uint8))
 
 
 def _as_srgb(image: Image.Image, profile: bytes | None) -> Image.Image:

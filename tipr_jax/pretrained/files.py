@@ -76,15 +76,20 @@ def write_state_dict(path: str | Path, state_dict: Mapping[str, np.ndarray]) -> 
 def _read_file(path: Path) -> StateDict:
     if not path.is_file():
         raise FileNotFoundError(f"{path}: no such file")
+    if (piece := PIECE.search(path.name)) and int(piece[1]) > 1:
+        raise ValueError(
+            f"{path}: one of {int(piece[1])} pieces; give the folder, whose index names all of them"
+        )
+    return _read_tensors(path)
+
+
+def _read_tensors(path: Path) -> StateDict:
+    """The tensors of one file, which may be a piece of a model."""
     with open(path, "rb") as file:
         head = file.read(64)
     if head.startswith(b"version https://git-lfs"):
         raise ValueError(
             f"{path}: a pointer of Git LFS instead of the weights; run `git lfs pull` in its folder"
-        )
-    if (piece := PIECE.search(path.name)) and int(piece[1]) > 1:
-        raise ValueError(
-            f"{path}: one of {int(piece[1])} pieces; give the folder, whose index names all of them"
         )
     if head[8:9] == b"{":  # after the length of the header
         return _read_safetensors(path)
@@ -99,8 +104,7 @@ def _read_folder(folder: Path) -> StateDict:
         names = sorted(set(json.loads(index.read_text())["weight_map"].values()))
         if missing := [name for name in names if not (folder / name).is_file()]:
             raise FileNotFoundError(f"{folder}: {index.name} names {missing[0]}, which is missing")
-        # Pieces are read one by one, so their names do not matter here.
-        return {k: x for name in names for k, x in _read_piece(folder / name).items()}
+        return {k: x for name in names for k, x in _read_tensors(folder / name).items()}
     found = sorted(p for p in folder.iterdir() if p.suffix.lower() in SUFFIXES)
     # Of the same weights in both forms, safetensors needs no PyTorch.
     found = [p for p in found if p.suffix.lower() == ".safetensors"] or found
@@ -108,12 +112,6 @@ def _read_folder(folder: Path) -> StateDict:
         names = ", ".join(p.name for p in found) or "none"
         raise FileNotFoundError(f"{folder}: expected one tensor file in it, found {names}")
     return _read_file(found[0])
-
-
-def _read_piece(path: Path) -> StateDict:
-    if path.suffix.lower() == ".safetensors":
-        return _read_safetensors(path)
-    return {key: value.float().numpy() for key, value in _read_torch(path).items()}
 
 
 def _check_suffix(path: Path) -> None:

@@ -63,7 +63,13 @@ def test_paths_captions_and_encodings_of_other_tools(write_layout, tiny_entries,
 
 
 @pytest.mark.parametrize(
-    "encoding, named", [("utf-16", "UTF-16"), ("gbk", "not encoded in UTF-8"), ("latin-1", "UTF-8")]
+    "encoding, named",
+    [
+        ("utf-16", "UTF-16"),
+        ("utf-32", "UTF-32"),
+        ("gbk", "not encoded in UTF-8"),
+        ("latin-1", "UTF-8"),
+    ],
 )
 def test_another_encoding_is_named(write_layout, tiny_entries, encoding, named):
     root = write_layout("cuhk_pedes", images=False)
