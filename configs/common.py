@@ -70,6 +70,8 @@ def get_config() -> ConfigDict:
     config.checkpoint = ConfigDict()
     config.checkpoint.every_steps = 1000  # besides one at every evaluation
     config.checkpoint.keep_last = 2
+    # A run continues only with the batch size, seed, sampler and annotations that it began with.
+    config.checkpoint.accept_changes = False
     return config
 
 
@@ -83,7 +85,7 @@ def _data(config: ConfigDict) -> None:
     # Decode and resize every image once, into a file below cache_dir that later epochs and runs
     # read without TensorFlow; False: tf.data decodes the files each time.
     config.data.cache = True
-    config.data.cache_dir = "~/.cache/tipr_jax/images"
+    config.data.cache_dir = ""  # default: images/ in ~/.cache/tipr_jax
     config.data.allow_truncated = False  # True (released code): read files that end early
     # Captions in languages, en | zh | fr | de, from {split}_reid_{language}.json instead of the
     # official annotation file; all empty: one language, official layout.

@@ -5,7 +5,11 @@ Prints counts per split and every problem found; exits with 1 if there is one, w
 no data set to check. Opens every image: expect some 500 images/s per core.
 """
 
-import argparse
+if __name__ == "__main__":
+    from tipr_jax import interrupt
+
+    interrupt.watch()
+
 import collections
 import concurrent.futures
 import dataclasses
@@ -21,6 +25,7 @@ from data_pipelines.datasets import annotations, multilingual
 from data_pipelines.datasets.annotation_file import read_entries
 from data_pipelines.datasets.layouts import LAYOUTS, Counts, get_layout
 from data_pipelines.datasets.split import SPLITS
+from tipr_jax import command_line
 from tipr_jax.languages import run_languages
 from tipr_jax.preprocess import image as preprocess
 
@@ -269,7 +274,11 @@ def _find_shared_persons(entries: list[dict[str, Any]], notes: dict[str, list[st
 def main(argv: list[str] | None = None) -> int:
     """Command line; returns the exit status."""
     directories = " or ".join(f"{layout.directory}/" for layout in LAYOUTS.values())
-    parser = argparse.ArgumentParser(prog="python -m data_pipelines.check", description=__doc__)
+    parser = command_line.Parser(
+        prog="python -m data_pipelines.check",
+        description=__doc__,
+        example="python -m data_pipelines.check --name=cuhk_pedes --root=data",
+    )
     parser.add_argument("--name", choices=LAYOUTS, default="cuhk_pedes")
     parser.add_argument(
         "--root",
@@ -284,6 +293,7 @@ def main(argv: list[str] | None = None) -> int:
         "(default: the official annotation file)",
     )
     options = parser.parse_args(argv)
+    command_line.tolerant_output()
     try:
         languages = [name for name in options.languages.split(",") if name]
         report = check_dataset(options.name, options.root, languages)

@@ -86,4 +86,7 @@ def main() -> None:
 
 
 if __name__ == "__main__":
+    from tipr_jax import interrupt
+
+    interrupt.watch()
     main()

@@ -30,7 +30,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # also from a bare
 from absl import app, flags
 from ml_collections import config_flags
 
-from tipr_jax import command_line
+from tipr_jax import command_line, interrupt
 from tipr_jax.analysis import aot
 
 _CONFIG = config_flags.DEFINE_config_file("config", None, "Config file", lock_config=True)
@@ -61,4 +61,5 @@ def main(argv: list[str]) -> None:
 
 
 if __name__ == "__main__":
+    interrupt.watch()
     app.run(main, flags_parser=command_line.parse)

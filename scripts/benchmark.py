@@ -37,7 +37,7 @@ import jax
 from bench import devices, input_suite, model_suites, ranking, rerank_suite, startup, streaming
 from bench.measure import HEADER, Case, best_lines, line, measure
 
-from tipr_jax import command_line
+from tipr_jax import command_line, interrupt
 
 SUITES: dict[str, Callable[[Any], Iterator[Case]]] = {
     "train_step": model_suites.train_step_cases,
@@ -128,5 +128,6 @@ def main(argv: list[str] | None = None) -> None:
 
 
 if __name__ == "__main__":
+    interrupt.watch()
     command_line.use_huge_pages()
     main()

@@ -147,8 +147,9 @@ def converted(directory: Path, tree: dict | None = None, **config) -> str:
 @pytest.mark.parametrize("mode", ["train", "eval", "embed"])
 def test_init_from_something_else(tiny_config, tmp_path, mode):
     tiny_config.init_from = str(tmp_path / "hub")
-    assert "no config.json in it" in refusal(tiny_config, tmp_path / "run", mode)
+    assert "hub: no such run or model directory" in refusal(tiny_config, tmp_path / "run", mode)
     (tmp_path / "hub").mkdir()
+    assert "no config.json in it" in refusal(tiny_config, tmp_path / "run", mode)
     (tmp_path / "hub" / "config.json").write_text('{"architectures": ["CLIPModel"]}')
     message = refusal(tiny_config, tmp_path / "run", mode)
     assert "hub/config.json is not the config" in message and "tipr_jax.convert" in message

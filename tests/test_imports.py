@@ -19,8 +19,9 @@ FILES = [path for top in PROJECT for path in (ROOT / top).rglob("*.py")]
 CORE_LAWS = {
     "": set(),  # tipr_jax/__init__.py
     "batch": set(),
-    "command_line": set(),
+    "command_line": {"paths"},
     "distributed": set(),
+    "interrupt": set(),
     "languages": set(),
     "param_tree": set(),
     "paths": set(),
@@ -30,7 +31,7 @@ CORE_LAWS = {
     "augment": set(),
     "losses": set(),
     "metrics": set(),
-    "preprocess": set(),
+    "preprocess": {"paths"},
     "text": set(),
     "nn": {"precision", "sharding"},
     "models": {"augment", "batch", "losses", "nn", "param_tree", "precision", "sharding"},
@@ -43,12 +44,17 @@ CORE_LAWS = {
         "run_files",
         "sharding",
     },
-    "convert": {"checkpoints", "models", "param_tree", "paths", "pretrained", "run_files"},
+    "convert": {
+        *("checkpoints", "command_line", "interrupt", "models", "param_tree", "paths"),
+        *("pretrained", "run_files"),
+    },
     "optim": {"param_tree"},
     # A run: its directory, its results, its state, its step.
     "data": {"batch", "text"},
-    "shutdown": {"distributed"},
-    "run_files": {"distributed", "languages"},
+    "shutdown": {"distributed", "interrupt"},
+    "run_lock": set(),
+    "run_identity": {"data", "run_files", "text.language"},
+    "run_files": {"distributed", "languages", "paths"},
     "metric_writer": {"run_files"},
     "meter": {"metric_writer", "optim"},
     "results": {"languages", "run_files"},
@@ -86,15 +92,26 @@ CORE_LAWS = {
             "epoch_hook",
             "evaluator",
         ),
-        *("experiment", "meter", "metric_writer", "results", "run_files", "sharding", "shutdown"),
-        *("text", "train_state", "train_step"),
+        *(
+            "experiment",
+            "meter",
+            "metric_writer",
+            "results",
+            "run_files",
+            "run_identity",
+            "sharding",
+        ),
+        *("shutdown", "text", "train_state", "train_step"),
     },
     # Commands.
-    "gallery": {"command_line", "inference", "metrics", "paths", "report"},
+    "gallery": {
+        *("command_line", "inference", "interrupt", "metrics", "paths", "preprocess", "report"),
+    },
     "main": {
         *("checkpoints", "command_line", "data", "distributed", "evaluator", "experiment"),
         *("inference", "languages", "metrics", "models", "paths", "pretrained.start", "report"),
-        *("result_table", "results", "run_files", "shutdown", "train_state", "trainer"),
+        *("result_table", "results", "run_files", "run_lock", "shutdown", "train_state", "trainer"),
+        "interrupt",
     },
 }
 DATA_LAWS = {
@@ -110,13 +127,13 @@ DATA_LAWS = {
     "data_module": {
         *("columns", "data_config", "datasets", "pipeline", "random_streams", "synth_pedes"),
     },
-    "check": {"datasets"},
-    "synth_pedes": {"datasets"},
+    "check": {"datasets", "tipr_jax.command_line", "tipr_jax.interrupt"},
+    "synth_pedes": {"datasets", "tipr_jax.command_line", "tipr_jax.interrupt"},
     "synth_pedes.synth_pedes_dataset_builder": {"synth_pedes", "tfds.base"},
     "tfds": {"datasets", "images"},
 }
 # What every part of the data pipelines may use of the core.
-DATA_USES = {f"tipr_jax.{name}" for name in ("batch", "languages", "preprocess", "text")}
+DATA_USES = {f"tipr_jax.{name}" for name in ("batch", "languages", "paths", "preprocess", "text")}
 # main.py is where the engine meets the data.
 MAIN_USES = {
     f"data_pipelines.{name}" for name in ("check", "data_config", "data_module", "vocabulary")
@@ -126,7 +143,11 @@ MAIN_USES = {
 def qualified(package: str, laws: dict[str, set[str]], more: set[str]) -> dict[str, set[str]]:
     """The laws with full names of modules, and with what all of them may use."""
     return {
-        f"{package}.{name}".rstrip("."): {f"{package}.{target}" for target in targets} | more
+        f"{package}.{name}".rstrip("."): {
+            target if target.startswith("tipr_jax.") else f"{package}.{target}"
+            for target in targets
+        }
+        | more
         for name, targets in laws.items()
     }
 

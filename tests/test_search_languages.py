@@ -111,24 +111,17 @@ def test_a_model_without_matching_head_cannot_rerank(photos):
 
 def test_command_line(model, photos, monkeypatch, tmp_path, capsys):
     monkeypatch.setattr(Retriever, "load", lambda directory, language: Retriever(model))
-    values = {"MODEL": "m", "IMAGES": photos[0].rsplit("/", 1)[0], "QUERY": "rot", "TOP": 3}
-    values |= {"LANGUAGE": "zh", "RERANK": 5, "PICTURE": str(tmp_path / "search.png")}
-
-    def give(**changes):
-        for name, value in (values | changes).items():
-            flag = type("Flag", (), {"value": value})
-            monkeypatch.setattr(command, f"_{name}", flag)
-
-    give()
-    command.search()
+    folder, picture = photos[0].rsplit("/", 1)[0], tmp_path / "search.png"
+    options = [f"--model={tmp_path}", f"--images={folder}", "--query=rot", "--top=3"]
+    options += ["--rerank=5", f"--picture={picture}"]
+    command.main([*options, "--language=zh"])
     retriever = Retriever(model)
     retriever.add(photos)
     best = retriever.search("rot", 3, language="zh", rerank=5)
     shown = capsys.readouterr().out
-    assert all(match.path in shown for match in best)
-    give(LANGUAGE="de")
-    with pytest.raises(ValueError, match="'de' is not one"):
-        command.search()
+    assert all(match.path in shown for match in best) and picture.exists()
+    with pytest.raises(SystemExit, match="'de' is not one"):
+        command.main([*options, "--language=de"])
 
 
 def run_config(**data) -> dict:

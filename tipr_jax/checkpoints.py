@@ -6,6 +6,7 @@ each step. Orbax writes into a temporary directory and renames it, so a killed s
 behind. All processes save and resume together; reading, each process does for itself.
 """
 
+import contextlib
 import json
 import logging
 import os
@@ -117,8 +118,12 @@ class Checkpoints:
     def __enter__(self) -> "Checkpoints":
         return self
 
-    def __exit__(self, *exc) -> None:
-        self.close()
+    def __exit__(self, kind: type[BaseException] | None, *others: object) -> None:
+        if kind is None:
+            self.close()
+            return
+        with contextlib.suppress(Exception):  # what went wrong first is what the user hears
+            self.close()
 
     def save(self, step: int, state: Tree, evaluation: Mapping[str, float] | None = None) -> None:
         """Starts saving `state`; its evaluation makes the step a candidate for the best.
@@ -130,7 +135,10 @@ class Checkpoints:
 
         Raises:
           ValueError: the criterion names a metric that was not evaluated.
+          SaveFailed: no room on the disk, or it cannot be written; also for the save before.
         """
+        if (free := _free_bytes(self.directory)) < (needed := _bytes(state)):
+            raise self._failed(f"{needed / 1e6:,.1f} MB for step {step}, {free / 1e6:,.1f} MB left")
         if step in self._manager.all_steps():
             self.wait()
             if evaluation is None or self.is_evaluated(step):
@@ -141,7 +149,10 @@ class Checkpoints:
             metrics = dict(evaluation)
             self._best.step({step: metrics}, "")  # raises here, not later in Orbax's thread
         # Forced, for otherwise Orbax asks for preemption notices itself; the trainer does that.
-        self._manager.save(step, args=ocp.args.StandardSave(state), metrics=metrics, force=True)
+        try:
+            self._manager.save(step, args=ocp.args.StandardSave(state), metrics=metrics, force=True)
+        except Exception as error:  # TensorStore's are ValueError, JaxRuntimeError, OSError, ...
+            raise self._failed(_reason(error)) from error
 
     def is_evaluated(self, step: int) -> bool:
         """True if `step` is there and was evaluated on the split that selects the best."""
@@ -225,10 +236,55 @@ class Checkpoints:
         return self._manager.latest_step()
 
     def wait(self) -> None:
-        self._manager.wait_until_finished()
+        """Until the save that was started is done. Raises SaveFailed."""
+        try:
+            self._manager.wait_until_finished()
+        except Exception as error:
+            raise self._failed(_reason(error)) from error
+
+    def _failed(self, reason: str) -> "SaveFailed":
+        return SaveFailed(
+            f"cannot save into {self.directory} ({reason}); the checkpoints before are whole: make "
+            "room, and the same command continues from there"
+        )
 
     def close(self) -> None:
+        self.wait()
         self._manager.close()
+
+
+def check_room(workdir: str | Path, state: Tree, keep_last: int) -> None:
+    """Refuses to train where the checkpoints of a run have no room on the disk.
+
+    state: tree of arrays or of ShapeDtypeStruct. Room is needed for `keep_last` newest checkpoints,
+    the best one, and one more while it is written, less those that are there.
+
+    Raises:
+      ValueError: naming the room that is needed and the room that is left.
+    """
+    one = _bytes(state)
+    needed = one * max(2, keep_last + 2 - len(run_files.saved_steps(workdir)))
+    free = _free_bytes(Path(workdir))
+    if free < needed:
+        raise ValueError(
+            f"{workdir} has {free / 1e9:.2f} GB of room, but the run's checkpoints take "
+            f"{needed / 1e9:.2f} GB, {one / 1e9:.2f} GB each; make room, use another --workdir, or "
+            "keep fewer of them with --config.checkpoint.keep_last=1"
+        )
+
+
+def _bytes(state: Tree) -> int:
+    return sum(x.size * np.dtype(x.dtype).itemsize for x in jax.tree.leaves(state))
+
+
+def _free_bytes(directory: Path) -> int:
+    directory = directory.absolute()
+    there = next(place for place in (directory, *directory.parents) if place.exists())
+    return shutil.disk_usage(there).free
+
+
+class SaveFailed(ValueError):
+    """A checkpoint that could not be written; the checkpoints before it are whole."""
 
 
 class ModelMismatch(ValueError):

@@ -1,14 +1,21 @@
 """What every command shares: one-line mistakes, quiet libraries, the compilation cache."""
 
+import argparse
+import contextlib
+import difflib
 import itertools
 import logging
 import os
 import re
 import sys
+from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import NoReturn
 
 from absl import flags
 from ml_collections import ConfigDict
+
+from tipr_jax import paths
 
 EXAMPLE = "python -m tipr_jax.main --config=configs/irra.py:quickstart --workdir=runs/quickstart"
 
@@ -31,6 +38,89 @@ def parse(argv: list[str]) -> list[str]:
     return rest
 
 
+class Parser(argparse.ArgumentParser):
+    """A parser that answers a mistake with one line; example: a call that works, shown with it."""
+
+    def __init__(self, *args, example: str, **kwargs):
+        self.example = example
+        kwargs.setdefault("formatter_class", argparse.RawDescriptionHelpFormatter)
+        super().__init__(*args, allow_abbrev=False, **kwargs)
+
+    def error(self, message: str) -> NoReturn:
+        self.exit(2, f"error: {message}; for example: {self.example}\n")
+
+    def parse_args(self, args: Sequence[str] | None = None, namespace=None):  # pyright: ignore
+        given, unknown = self.parse_known_args(args, namespace)
+        if unknown:
+            known = [option for action in self._actions for option in action.option_strings]
+            near = difflib.get_close_matches(unknown[0].partition("=")[0], known, n=1)
+            hint = f", did you mean {near[0]}?" if near else ""
+            self.error(f"unknown argument {unknown[0]!r}{hint}")
+        return given
+
+
+def count(text: str) -> int:
+    """A whole number of at least 1, for `add_argument(type=...)`."""
+    if not text.isdecimal() or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a whole number of at least 1")
+    return int(text)
+
+
+@contextlib.contextmanager
+def mistakes_in_one_line(traceback: bool = False) -> Iterator[None]:
+    """Turns an error that the user can mend into an exit with one line; other errors pass.
+
+    traceback: let all of them pass.
+    """
+    if traceback:
+        yield
+        return
+    try:
+        yield
+    except BrokenPipeError:  # the reader of the output, as in `| head`, has seen enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(0)
+    except (ValueError, OSError) as error:
+        sys.exit(f"error: {' '.join(str(error).split()) or type(error).__name__}")
+
+
+def check_devices() -> None:
+    """Starts JAX's devices. Raises ValueError where JAX_PLATFORMS names devices that are not there.
+
+    To be called after `distributed.initialize`, which JAX must see first.
+    """
+    import jax
+
+    try:
+        jax.devices()
+    except (RuntimeError, AssertionError) as error:
+        reason = (str(error).splitlines() or ["no such backend is installed"])[0]
+        raise ValueError(
+            f"JAX_PLATFORMS={os.environ.get('JAX_PLATFORMS', '')}: no such device here ({reason}); "
+            "unset it, or install JAX for the device, as in pip install 'tipr_jax[cuda]'"
+        ) from None
+
+
+def tolerant_output() -> None:
+    """Prints every string: characters that the terminal or UTF-8 lacks are escaped.
+
+    File names are bytes on Linux; Python holds those that are no UTF-8 as lone surrogates.
+    """
+    for stream in (sys.stdout, sys.stderr):
+        stream.reconfigure(errors="backslashreplace")  # pyright: ignore[reportAttributeAccessIssue]
+
+
+def check_platform() -> None:
+    """Exits with one line on a system that training does not run on."""
+    try:
+        import fcntl  # noqa: F401  # locks of files, on Unix
+    except ImportError:
+        sys.exit(
+            "error: training runs on Linux and macOS; on Windows use WSL 2 "
+            "(https://learn.microsoft.com/windows/wsl/install)"
+        )
+
+
 def use_huge_pages() -> None:
     """Restarts this process once with huge pages for large allocations, which glibc reads at start.
 
@@ -46,12 +136,17 @@ def setup_process() -> None:
     """Logging and the compilation cache."""
     import jax
 
+    tolerant_output()
     logging.basicConfig(format="%(message)s", level=logging.INFO, force=True)
-    logging.getLogger("absl").setLevel(logging.ERROR)  # orbax narrates every save
+    # Orbax narrates every save, and logs the traceback of every error that it raises.
+    logging.getLogger("absl").setLevel(logging.CRITICAL)
     logging.getLogger("jax").setLevel(logging.ERROR)
+    logging.getLogger("matplotlib").setLevel(logging.ERROR)
+    caches = paths.cache_directory()
+    if caches.parent.name != ".cache":  # without a home matplotlib would warn of its own directory
+        os.environ.setdefault("MPLCONFIGDIR", str(caches / "matplotlib"))
     if "JAX_COMPILATION_CACHE_DIR" not in os.environ:
-        cache = Path.home() / ".cache" / "tipr_jax" / "xla"
-        jax.config.update("jax_compilation_cache_dir", str(cache))
+        jax.config.update("jax_compilation_cache_dir", str(caches / "xla"))
         jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.3)
 
 
@@ -70,8 +165,8 @@ def _config_problem(argv: list[str]) -> str | None:
         return f"--config is missing, the config file; for example: {EXAMPLE}"
     if not Path(given.partition(":")[0]).is_file():
         return (
-            f"--config={given}: no such file; expected FILE.py[:variant], as in "
-            f"--config=configs/irra.py:quickstart, seen from {Path.cwd()}"
+            f"--config={paths.no_such_path(given.partition(':')[0], 'file')}; expected "
+            f"FILE.py[:variant], as in --config=configs/irra.py:quickstart, seen from {Path.cwd()}"
         )
     try:
         config = flags.FLAGS["config"].parser.parse(given)

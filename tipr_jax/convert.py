@@ -1,15 +1,20 @@
 """Converts weights offline: released files to a directory for `--config.init_from`, and back."""
 
+if __name__ == "__main__":
+    from tipr_jax import interrupt
+
+    interrupt.watch()
+
 import argparse
 import logging
 import math
-import sys
 import textwrap
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 import numpy as np
 
+from tipr_jax import command_line
 from tipr_jax.param_tree import flatten
 from tipr_jax.paths import local_path
 from tipr_jax.pretrained import files
@@ -104,11 +109,12 @@ def described(table: Iterable[tuple[str, Converter]]) -> str:
 
 
 def make_parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
+    parser = command_line.Parser(
         prog="python -m tipr_jax.convert",
         description=DESCRIPTION % described(converters().items()),
         epilog=EXAMPLES,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
+        example="python -m tipr_jax.convert --method=openai_clip --input=ViT-B-16.pt "
+        "--output=weights/clip_b16",
     )
     parser.add_argument(
         "--method", required=True, help="what to convert, see above; or module.name of your own"
@@ -164,10 +170,9 @@ def run(args: argparse.Namespace) -> str:
 def main(argv: Sequence[str] | None = None) -> None:
     args = make_parser().parse_args(argv)
     logging.getLogger("absl").setLevel(logging.ERROR)  # orbax warns of optional metadata
-    try:
+    command_line.tolerant_output()
+    with command_line.mistakes_in_one_line():
         print(run(args))
-    except (ValueError, OSError) as error:
-        sys.exit(f"error: {error}")
 
 
 if __name__ == "__main__":

@@ -20,7 +20,12 @@ must see the run directory:
 --verbosity=1 shows the traceback of an error.
 """
 
-import sys
+if __name__ == "__main__":
+    from tipr_jax import interrupt
+
+    interrupt.watch()
+
+import contextlib
 from pathlib import Path
 from typing import TYPE_CHECKING, cast
 
@@ -30,9 +35,10 @@ from ml_collections import ConfigDict, config_flags
 from tipr_jax import command_line
 
 if __name__ == "__main__":
+    command_line.check_platform()
     command_line.use_huge_pages()  # It may restart the process, so it runs before JAX is imported.
 
-from tipr_jax import distributed, shutdown  # noqa: E402
+from tipr_jax import distributed, shutdown
 
 if TYPE_CHECKING:
     from data_pipelines.data_config import RunConfig
@@ -53,18 +59,15 @@ _PEER_TIMEOUT = flags.DEFINE_integer("peer_timeout", 300, "Seconds to wait for t
 
 def main(argv: list[str]) -> None:
     command_line.setup_process()
-    with shutdown.shared_fate():
-        try:
-            join()
-            typed = config_flags.get_override_values(flags.FLAGS["config"])
-            workdir = _WORKDIR.value
-            assert workdir, "command_line.parse refuses an empty --workdir"
-            run(_CONFIG.value, Path(workdir), _MODE.value, frozenset(typed))
-        except (ValueError, OSError) as error:
-            if flags.FLAGS.verbosity > 0:
-                raise
-            lines = str(error).splitlines() or [type(error).__name__]
-            sys.exit(f"error: {' '.join(lines)}")
+    with (
+        shutdown.shared_fate(),
+        command_line.mistakes_in_one_line(traceback=flags.FLAGS.verbosity > 0),
+    ):
+        join()
+        typed = config_flags.get_override_values(flags.FLAGS["config"])
+        workdir = _WORKDIR.value
+        assert workdir, "command_line.parse refuses an empty --workdir"
+        run(_CONFIG.value, Path(workdir), _MODE.value, frozenset(typed))
 
 
 def join() -> None:
@@ -76,6 +79,7 @@ def join() -> None:
         timeout=_PEER_TIMEOUT.value,
         preemption=_MODE.value == "train",  # elsewhere SIGTERM ends a process at once
     )
+    command_line.check_devices()
     if distributed.several():
         shutdown.watch_for_failure()
         from tipr_jax import __version__
@@ -103,6 +107,13 @@ def run(config: ConfigDict, workdir: Path, mode: str, typed: frozenset[str] = fr
 
 def train(config: ConfigDict, workdir: Path, typed: frozenset[str]) -> None:
     """Trains or continues, then shows the selected checkpoint: table, results.json, report.html."""
+    from tipr_jax.run_lock import locked
+
+    with locked(workdir) if distributed.is_writer() else contextlib.nullcontext():
+        train_and_report(config, workdir, typed)
+
+
+def train_and_report(config: ConfigDict, workdir: Path, typed: frozenset[str]) -> None:
     from tipr_jax import experiment, result_table, results, trainer
     from tipr_jax.pretrained import start
 

@@ -1,6 +1,15 @@
-"""Paths as people type them: ~ is the home directory, an address (gs://...) is refused at once."""
+"""Paths as people type them: ~ is the home directory, an address (gs://...) is refused at once.
 
+A path that does not exist is answered with the nearest name that does.
+"""
+
+import contextlib
+import difflib
+import functools
+import os
 import re
+import tempfile
+import unicodedata
 from pathlib import Path
 from typing import Any
 
@@ -23,14 +32,17 @@ def local_path(given: str | Path, flag: str) -> Path:
     """The path of this machine that was given for `flag`.
 
     Raises:
-      ValueError: the address of another place, as gs://bucket/run.
+      ValueError: the address of another place, as gs://bucket/run; ~ without a home directory.
     """
     if _ADDRESS.match(str(given)):
         raise ValueError(
             f"{flag}={given}: an address; expected a path of this machine, so mount the bucket "
             "(gcsfuse, s3fs) or copy the files, and give the path"
         )
-    return Path(given).expanduser()
+    try:
+        return Path(given).expanduser()
+    except RuntimeError as error:  # no home directory, or no such user
+        raise ValueError(f"{flag}={given}: {error}; give the path without ~") from None
 
 
 def with_local_paths(config: ConfigDict) -> ConfigDict:
@@ -51,3 +63,72 @@ def with_local_paths(config: ConfigDict) -> ConfigDict:
         else:
             holder[field] = tuple(str(local_path(path, flag)) for path in holder[field])
     return config
+
+
+def cache_directory() -> Path:
+    """Where this machine keeps what can be made again: ~/.cache/tipr_jax, made if missing.
+
+    Without a home directory that can be written, as in containers, a directory for temporary files
+    that the user owns.
+    """
+    user = str(os.getuid()) if hasattr(os, "getuid") else "user"
+    temporary = Path(tempfile.gettempdir()) / f"tipr_jax-{user}"
+    with contextlib.suppress(RuntimeError, OSError):  # RuntimeError: no home
+        home = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
+        directory = Path(home) / "tipr_jax"
+        directory.mkdir(parents=True, exist_ok=True)
+        if os.access(directory, os.W_OK):
+            return directory
+    temporary.mkdir(mode=0o700, exist_ok=True)
+    return temporary
+
+
+def no_such_path(path: str | Path, what: str) -> str:
+    """The message for a path that does not exist, with the nearest name beside it.
+
+    what: what was expected there, as in "folder" or "image file".
+    """
+    path = Path(path)
+    message = f"{path}: no such {what}"
+    missing, parent = path, path.parent  # the first part of the path that is missing
+    while parent != missing and not parent.exists():
+        missing, parent = parent, parent.parent
+    if missing != path:
+        message += f", for there is no {missing}"
+    near = _nearest(missing.name, _names(parent, _changed(parent)))
+    if near is None:
+        return message
+    if unicodedata.normalize("NFC", near) == unicodedata.normalize("NFC", missing.name):
+        form = "composed" if unicodedata.is_normalized("NFC", near) else "decomposed"
+        return f"{message}; there is one spelt with {form} letters of Unicode: {parent / near}"
+    return f"{message}; did you mean {parent / near}?"
+
+
+def _nearest(name: str, names: tuple[str, ...]) -> str | None:
+    """The name most like `name`; letter case and the form of accents do not count."""
+    plain: dict[str, str] = {}
+    for other in names:
+        plain.setdefault(_plain(other), other)
+    found = difflib.get_close_matches(_plain(name), plain, n=1, cutoff=0.75)
+    return plain[found[0]] if found else None
+
+
+def _plain(name: str) -> str:
+    return unicodedata.normalize("NFC", name).casefold()
+
+
+def _changed(directory: Path) -> int:
+    try:
+        return directory.stat().st_mtime_ns
+    except OSError:
+        return 0
+
+
+@functools.lru_cache(maxsize=16)  # a check of a data set asks for many files of a few directories
+def _names(directory: Path, changed: int) -> tuple[str, ...]:
+    """Everything in a directory that was last changed at `changed`; () if it cannot be read."""
+    del changed
+    try:
+        return tuple(sorted(os.listdir(directory)))
+    except OSError:
+        return ()

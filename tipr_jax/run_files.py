@@ -3,6 +3,7 @@
 | file            | run | model | holds                                                            |
 |-----------------|-----|-------|------------------------------------------------------------------|
 | config.json     | yes | yes   | the config of the run; of a model its method and model fields    |
+| run.lock        | yes |       | who trains in the directory now, or did last (`run_lock`)        |
 | tokenizer/      | yes | yes   | the vocabulary, where it is not part of the package (`text`)     |
 | checkpoints/    | yes |       | saved steps, a directory each (`checkpoints`)                    |
 | params/         |     | yes   | the parameters alone (`checkpoints`)                             |
@@ -27,6 +28,7 @@ from ml_collections import ConfigDict
 
 from tipr_jax import distributed
 from tipr_jax.languages import languages_of
+from tipr_jax.paths import no_such_path
 
 log = logging.getLogger("tipr_jax")
 
@@ -40,7 +42,9 @@ REPORT_PICTURES = "report"
 TENSORBOARD = "tensorboard"
 WARM_START = "warm_start"
 
-MODEL_CONFIG = "model_config"  # key of config.json: every field of the model, defaults included
+# Keys of config.json besides the fields of the run's config.
+MODEL_CONFIG = "model_config"  # every field of the model, defaults included
+DATA_FACTS = "data_facts"  # see `run_identity.data_facts`
 
 
 def config_hash(config: ConfigDict) -> str:
@@ -48,7 +52,12 @@ def config_hash(config: ConfigDict) -> str:
     return hashlib.sha256(json.dumps(config.to_dict(), sort_keys=True).encode()).hexdigest()[:12]
 
 
-def save_config(config: ConfigDict, workdir: Path, model_config: Mapping[str, Any]) -> None:
+def save_config(
+    config: ConfigDict,
+    workdir: Path,
+    model_config: Mapping[str, Any],
+    data_facts: Mapping[str, Any] | None = None,
+) -> None:
     """Writes `config.json`; says which fields differ from the config that a resumed run had.
 
     Only process 0 writes.
@@ -58,6 +67,7 @@ def save_config(config: ConfigDict, workdir: Path, model_config: Mapping[str, An
       workdir: the run directory; made if absent.
       model_config: every field of the model's Config, as `dataclasses.asdict` gives them. They are
         stored beside the config, so that the model can be built again after its defaults changed.
+      data_facts: what is known of the data set, see `run_identity.data_facts`.
     """
     if not distributed.is_writer():
         return
@@ -65,8 +75,9 @@ def save_config(config: ConfigDict, workdir: Path, model_config: Mapping[str, An
     path = workdir / CONFIG
     new = json.loads(json.dumps(config.to_dict()))
     if path.exists():
-        old = {k: v for k, v in json.loads(path.read_text()).items() if k != MODEL_CONFIG}
-        before, after = _leaves(old), _leaves(new)
+        old = json.loads(path.read_text())
+        old = {key: value for key, value in old.items() if key not in (MODEL_CONFIG, DATA_FACTS)}
+        before, after = leaves(old), leaves(new)
         changed = sorted(k for k in before | after if before.get(k) != after.get(k))
         if changed:
             log.warning(
@@ -75,20 +86,22 @@ def save_config(config: ConfigDict, workdir: Path, model_config: Mapping[str, An
                 "; ".join(f"{k} {before.get(k)} -> {after.get(k)}" for k in changed),
             )
     draft = path.with_name(f"{CONFIG}.partial")
-    draft.write_text(json.dumps(new | {MODEL_CONFIG: dict(model_config)}, indent=2) + "\n")
+    new |= {MODEL_CONFIG: dict(model_config), DATA_FACTS: dict(data_facts or {})}
+    draft.write_text(json.dumps(new, indent=2) + "\n")
     draft.replace(path)
 
 
 def flat_fields(config: ConfigDict) -> dict[str, Any]:
     """{"data.batch_size": 64, ...}: every field of a config by its dotted name."""
-    return _leaves(config.to_dict())
+    return leaves(config.to_dict())
 
 
-def _leaves(tree: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+def leaves(tree: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """{"a.b": value, ...} of nested dicts."""
     out = {}
     for key, value in tree.items():
         out |= (
-            _leaves(value, f"{prefix}{key}.") if isinstance(value, dict) else {prefix + key: value}
+            leaves(value, f"{prefix}{key}.") if isinstance(value, dict) else {prefix + key: value}
         )
     return out
 
@@ -100,6 +113,8 @@ def read_config(directory: str | Path) -> dict[str, Any]:
       ValueError: if `directory` is neither, or its config was not written by this package.
     """
     path = Path(directory) / CONFIG
+    if not path.parent.exists():
+        raise ValueError(no_such_path(directory, "run or model directory"))
     if not path.is_file():
         raise ValueError(
             f"{directory} is neither a run nor a converted checkpoint (no {CONFIG} in it); "
@@ -158,6 +173,15 @@ def test_resize(directory: str | Path) -> str:
     """
     config = read_config(directory)
     return config.get("data", config).get("test_resize", "bilinear")
+
+
+def caption_languages(directory: str | Path) -> tuple[str, ...]:
+    """The languages of the captions that a model was trained on; () where that is not recorded.
+
+    Raises:
+      ValueError: as `read_config`.
+    """
+    return tuple(read_config(directory).get(DATA_FACTS, {}).get("languages", ()))
 
 
 def read_metrics(workdir: str | Path) -> Iterator[tuple[int, dict[str, Any]]]:

@@ -20,7 +20,7 @@ from typing import NoReturn
 import jax
 from jax.experimental import multihost_utils
 
-from tipr_jax import distributed
+from tipr_jax import distributed, interrupt
 
 FAILURE = "tipr_jax/failure"
 PARTING_SECONDS = 3.0  # that a failing coordinator lives on, so that every other process hears why
@@ -35,10 +35,13 @@ class StopSignal:
 
     With several processes the request is spread by the preemption service of `jax.distributed`,
     which takes SIGTERM itself and picks a poll that no process has passed yet.
+
+    exit_code: what the process ends with after it saved: 0, or 130 after Ctrl-C.
     """
 
     def __init__(self) -> None:
         self.requested = False
+        self.exit_code = 0
         self._several = distributed.several()
 
     def __enter__(self) -> "StopSignal":
@@ -54,14 +57,18 @@ class StopSignal:
         """True from the point on at which all processes stop. Collective, and cheap."""
         if self._several and not self.requested:
             self.requested = multihost_utils.reached_preemption_sync_point(next(_polls))
+        if self.requested:
+            interrupt.noticed()
         return self.requested
 
     def _stop(self, number: int, frame: FrameType | None) -> None:
         if self._several:
             os.kill(os.getpid(), signal.SIGTERM)
             return
-        if self.requested and number == signal.SIGINT:
-            raise KeyboardInterrupt  # a second ctrl-C stops at once
+        if number == signal.SIGINT:
+            if self.requested:
+                interrupt.end()  # a second Ctrl-C stops at once
+            self.exit_code = interrupt.EXIT_CODE
         self.requested = True
 
 
@@ -109,13 +116,17 @@ def _end(message: str, *, tell: bool = False) -> NoReturn:
     print(message, file=sys.stderr, flush=True)
     sys.stdout.flush()
     if tell:
-        with contextlib.suppress(Exception):  # another process told first, or the service is gone
-            distributed.service().key_value_set(
-                FAILURE, f"process {distributed.this_process()} stopped: {message}"
-            )
+        _tell_others(message)
         if distributed.this_process() == 0:
             time.sleep(PARTING_SECONDS)
     os._exit(1)
+
+
+def _tell_others(message: str) -> None:
+    with contextlib.suppress(Exception):  # another process told first, or the service is gone
+        distributed.service().key_value_set(
+            FAILURE, f"process {distributed.this_process()} stopped: {message}"
+        )
 
 
 def watch_for_failure() -> None:
@@ -123,6 +134,7 @@ def watch_for_failure() -> None:
 
     To be called once, after `distributed.initialize` joined several processes.
     """
+    interrupt.before_end(lambda: (_tell_others("by Ctrl-C"), time.sleep(1))[0])
     watch = threading.Thread(target=_end_after_failure, daemon=True)
     watch.start()
     # The thread must not be inside of C++ when Python ends.

@@ -14,10 +14,10 @@ import jax
 import optax
 from ml_collections import ConfigDict
 
-from tipr_jax import distributed, experiment, run_files, shutdown
+from tipr_jax import distributed, experiment, run_files, run_identity, shutdown
 from tipr_jax.analysis import cost
 from tipr_jax.batch import validate
-from tipr_jax.checkpoints import Checkpoints
+from tipr_jax.checkpoints import Checkpoints, check_room
 from tipr_jax.data import Data
 from tipr_jax.epoch_hook import PairPass
 from tipr_jax.evaluator import Evaluator, Interrupted
@@ -43,15 +43,19 @@ def train(exp: Experiment, data: Data, workdir: Path) -> TrainState:
     Raises:
       NonFiniteLoss: naming the term and the step.
       OutOfMemory: naming what to change.
-      ValueError: a checkpoint of another model; an optimiser table, an interval or an
-        evaluation split that does not fit.
-      SystemExit: with code 0, after saving, when SIGTERM or SIGINT arrives at any process.
+      ValueError: a checkpoint of another model, or of other data or steps (`run_identity`); no
+        room on the disk; an optimiser table, an interval or an evaluation split that does not fit.
+      SystemExit: after saving, with code 0 when SIGTERM arrives at any process, with code 130
+        after Ctrl-C.
     """
     config = exp.config
     check_config(config, data)
+    facts = run_identity.data_facts(data)
+    run_identity.check_unchanged(workdir, config, facts)
     per_epoch = data.steps_per_epoch
     optimizer, _ = experiment.make_optimizer(exp, per_epoch)
     abstract = experiment.abstract_state(exp, optimizer, data.num_pairs)
+    check_room(workdir, abstract, config.checkpoint.keep_last)
     log.info(cost.describe(exp, abstract))
     step_function = jit_train_step(exp, optimizer, abstract)
     criterion = criterion_of(config.eval)
@@ -62,7 +66,7 @@ def train(exp: Experiment, data: Data, workdir: Path) -> TrainState:
     ):
         start, state = restore_or_init(exp, optimizer, abstract, checkpoints)
         # Not before: a run that is refused keeps its own.
-        run_files.save_config(config, workdir, dataclasses.asdict(exp.model_config))
+        run_files.save_config(config, workdir, dataclasses.asdict(exp.model_config), facts)
         if distributed.is_writer():
             save_tokenizer(data.tokenizer, workdir)
         with MetricWriter(
@@ -164,7 +168,7 @@ class Run:
         self.checkpoints.wait()
         done = f"saved step {step}" if step else "before the first step"
         self.writer.message(f"stopped by a signal, {done}; rerun to continue")
-        raise SystemExit(0)
+        raise SystemExit(self.stop.exit_code)
 
 
 def device_batches(

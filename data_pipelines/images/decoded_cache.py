@@ -31,6 +31,7 @@ import PIL
 import tqdm
 
 from data_pipelines.datasets.split import Split
+from tipr_jax.paths import cache_directory, no_such_path
 
 log = logging.getLogger("tipr_jax")
 
@@ -116,7 +117,7 @@ def open_cache(
       image_size: (H, W).
       allow_truncated: how `read` treats files that end early.
       resize_filter: how `read` resizes.
-      cache_dir: where cache files live; created if missing.
+      cache_dir: where cache files live, created if missing; "" for the user's cache directory.
 
     Raises:
       FileNotFoundError: an image file is missing.
@@ -127,7 +128,8 @@ def open_cache(
     cache_format = CacheFormat(_key(split, image_size, decoding), len(split.image_path), image_size)
     size = "x".join(map(str, image_size))
     stem = f"{name}-{split.name}-{size}-{_place(split, decoding)}"
-    path = Path(cache_dir).expanduser() / f"{stem}-{cache_format.key}.images"
+    directory = Path(cache_dir).expanduser() if cache_dir else cache_directory() / "images"
+    path = directory / f"{stem}-{cache_format.key}.images"
     if not path.exists():
         with _explained(path.parent):
             path.parent.mkdir(parents=True, exist_ok=True)
@@ -303,7 +305,7 @@ def _key(split: Split, image_size: tuple[int, int], decoding: tuple[bool, str]) 
         try:
             stat = os.stat(path)
         except FileNotFoundError:
-            raise FileNotFoundError(f"{path}: no such image file") from None
+            raise FileNotFoundError(no_such_path(path, "image file")) from None
         state = f"\0{stat.st_size} {stat.st_mtime_ns} {stat.st_ctime_ns}\0"
         digest.update(os.fsencode(path[start:] + state))
     return digest.hexdigest()[:24]

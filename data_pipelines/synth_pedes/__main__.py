@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+if __name__ == "__main__":
+    from tipr_jax import interrupt
+
+    interrupt.watch()
+
 import argparse
-import sys
 
 from data_pipelines.synth_pedes.contact_sheet import write_contact_sheet
 from data_pipelines.synth_pedes.generate import generate
 from data_pipelines.synth_pedes.layouts import GENERATED_LAYOUTS
+from tipr_jax import command_line
 from tipr_jax.languages import LANGUAGES, language_name
 
 _DESCRIPTION = """\
@@ -24,9 +29,9 @@ examples:
 
 def parse(argv: list[str] | None = None) -> argparse.Namespace:
     """Reads the command line; exits with a message when it makes no sense."""
-    parser = argparse.ArgumentParser(
+    parser = command_line.Parser(
         "python -m data_pipelines.synth_pedes", description=_DESCRIPTION, epilog=_EXAMPLES,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
+        example="python -m data_pipelines.synth_pedes --root=data",
     )  # fmt: skip
     add = parser.add_argument
     add("--root", metavar="DIR", help="where CUHK-PEDES/ (ICFG-PEDES/, RSTPReid/) is created")
@@ -68,7 +73,8 @@ def _languages(given: str) -> list[str]:
 
 def main(argv: list[str] | None = None) -> None:
     args = parse(argv)
-    try:
+    command_line.tolerant_output()
+    with command_line.mistakes_in_one_line():
         if args.contact_sheet:
             write_contact_sheet(args.contact_sheet, height=args.height, seed=args.seed)
         if args.root:
@@ -78,8 +84,6 @@ def main(argv: list[str] | None = None) -> None:
                 seed=args.seed, languages=args.languages, overwrite=args.overwrite,
             )  # fmt: skip
             print(f"{directory} is ready")
-    except (ValueError, OSError) as error:
-        sys.exit(f"error: {error}")
 
 
 if __name__ == "__main__":

@@ -49,7 +49,7 @@ def test_decode_accepts_the_listed_formats(photo, image_format):
 
 
 def test_decode_rejects_another_format_of_a_good_image(photo):
-    with pytest.raises(ValueError, match="q.tiff: not a readable image"):
+    with pytest.raises(ValueError, match="q.tiff: a TIFF picture, not a readable image"):
         preprocess.decode(encode(photo, "TIFF"), name="q.tiff")
 
 

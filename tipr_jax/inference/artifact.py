@@ -30,6 +30,7 @@ def export_run(workdir: str | Path, output: str | Path, language: str = "") -> i
         "model": dataclasses.asdict(model_config),
         "test_resize": run_files.test_resize(workdir),
         "step": step,
+        run_files.DATA_FACTS: run_files.read_config(workdir).get(run_files.DATA_FACTS, {}),
     }
     checkpoints.save_params(output, params, config)
     save_tokenizer(tokenizer, output)

@@ -19,10 +19,12 @@ from tipr_jax.models.method import ModelConfig, Params
 from tipr_jax.preprocess import image as preprocess
 from tipr_jax.sharding import batch_shards, put_params
 from tipr_jax.text import TOKENIZER_DIR, Tokenizer, load_tokenizer
+from tipr_jax.text.language import NAMES, guess
+from tipr_jax.text.reading import unread
 
 ROWS = 64  # rows of a call of an encoder; the last ones are padded, so that one program serves all
 
-ImageSource = str | bytes | np.ndarray  # path, encoded bytes, or uint8 RGB [H,W,3]
+ImageSource = str | bytes | np.ndarray  # path, encoded bytes, or uint8: see `from_array`
 
 
 class TrainedModel:
@@ -34,6 +36,7 @@ class TrainedModel:
       params: nested dict of arrays with at least the towers.
       tokenizer: sentences -> ids.
       test_resize: filter with which photos come to the model's size.
+      caption_languages: what it was trained on, if that is known.
     """
 
     def __init__(
@@ -44,7 +47,9 @@ class TrainedModel:
         tokenizer: Tokenizer,
         *,
         test_resize: str = "bilinear",
+        caption_languages: tuple[str, ...] = (),
     ):
+        self.caption_languages = caption_languages
         self.method, self.tokenizer, self.test_resize = method, tokenizer, test_resize
         self.encoders = Encoders.on_this_machine(get_method(method), model_config)
         self.config = self.encoders.config
@@ -61,21 +66,27 @@ class TrainedModel:
         """Photos -> unit features float32 [N,C].
 
         Raises:
-          ValueError, FileNotFoundError: an image that cannot be read, by name.
+          ValueError, FileNotFoundError: an image that cannot be read, by name; weights that give
+            features that are not finite.
         """
-        return l2_normalise(
-            self._in_chunks(self.encoders.encode_image, self._pixels, sources, "photo")
-        )
+        features = self._in_chunks(self.encoders.encode_image, self._pixels, sources, "photo")
+        return l2_normalise(finite(features))
+
+    def read_image(self, source: ImageSource) -> np.ndarray:
+        """A photo as uint8 [H,W,3] at the model's size, as `encode_image` takes it.
+
+        Raises:
+          ValueError, FileNotFoundError: as `preprocess.decode` and `preprocess.from_array`.
+        """
+        size = self.config.image_size
+        if isinstance(source, np.ndarray):
+            image = preprocess.from_array(source)
+        else:
+            image = preprocess.decode(source, size=size)
+        return preprocess.resize(image, size, self.test_resize)
 
     def _pixels(self, sources: Sequence[ImageSource]) -> np.ndarray:
-        def one(source: ImageSource) -> np.ndarray:
-            size = self.config.image_size
-            image = (
-                source if isinstance(source, np.ndarray) else preprocess.decode(source, size=size)
-            )
-            return preprocess.resize(image, size, self.test_resize)
-
-        return np.stack([*map(one, sources)])
+        return np.stack([*map(self.read_image, sources)])
 
     def embed_texts(self, texts: Sequence[str], language: str = "") -> np.ndarray:
         """Sentences -> unit features float32 [N,C]; control tokens typed in a sentence are text.
@@ -87,7 +98,7 @@ class TrainedModel:
         """
         index = self.language_index(language)
         encode = lambda params, text_ids: self.encoders.encode_text(params, text_ids, index)  # noqa: E731
-        return l2_normalise(self._in_chunks(encode, self._text_ids, texts, "text"))
+        return l2_normalise(finite(self._in_chunks(encode, self._text_ids, texts, "text")))
 
     def _text_ids(self, texts: Sequence[str]) -> np.ndarray:
         return self.tokenizer(texts, self.config.text_length)
@@ -101,6 +112,24 @@ class TrainedModel:
             known = ", ".join(self.languages) or "the one language it was trained on, unnamed"
             raise ValueError(f"language {language!r} is not one of the model's: {known}")
         return self.languages.index(language)
+
+    def doubts(self, sentence: str, language: str = "") -> list[str]:
+        """What the user should know of a query before its answer: a line each.
+
+        The end that the model does not read, and a language that it was not trained on.
+        """
+        lines = []
+        if rest := unread(self.tokenizer, sentence, self.config.text_length):
+            lines.append(
+                f'note: the model reads {self.config.text_length} tokens, so not: "{rest}"'
+            )
+        known = self.languages or self.caption_languages or ("en",)
+        known = (ALIASES.get(language, language),) if language else known
+        seems = guess(sentence)
+        if seems and seems not in known:
+            names = ", ".join(NAMES.get(name, name) for name in known)
+            lines.append(f"note: this reads like {NAMES[seems]}; the model was trained on {names}")
+        return lines
 
     def check_can_match(self) -> None:
         """Raises ValueError for a model without a matching head."""
@@ -138,11 +167,22 @@ class TrainedModel:
             raise ValueError(f"no {unit}s to embed")
         out = []
         starts = range(0, len(items), self._rows)
-        for start in tqdm(starts, desc=f"embed {unit}s", leave=False, disable=None):
+        several = None if len(starts) > 1 else True
+        for start in tqdm(starts, desc=f"embed {unit}s", leave=False, disable=several):
             rows = prepare(items[start : start + self._rows])
             batch = self.encoders.put_rows({"rows": padded(rows, self._rows)})["rows"]
             out.append(np.asarray(encode(self.params, batch))[: len(rows)])
         return np.concatenate(out)
+
+
+def finite(features: np.ndarray) -> np.ndarray:
+    """The same features. Raises ValueError if one is NaN, infinite, or a row of zeros."""
+    if not np.isfinite(features).all() or not np.any(features, axis=-1).all():
+        raise ValueError(
+            "the model gives features that are not finite or all zero, so its weights are damaged; "
+            "convert or train it again"
+        )
+    return features
 
 
 def load(directory: str | Path, language: str = "") -> TrainedModel:
@@ -155,7 +195,15 @@ def load(directory: str | Path, language: str = "") -> TrainedModel:
     """
     method, model_config, _, params, tokenizer = read(Path(directory), language)
     resize = run_files.test_resize(directory)
-    return TrainedModel(method, model_config, params, tokenizer, test_resize=resize)
+    languages = run_files.caption_languages(directory)
+    return TrainedModel(
+        method,
+        model_config,
+        params,
+        tokenizer,
+        test_resize=resize,
+        caption_languages=languages,
+    )
 
 
 def read(directory: Path, language: str = "") -> tuple[str, ModelConfig, int, Params, Tokenizer]:

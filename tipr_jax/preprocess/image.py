@@ -14,6 +14,8 @@ import warnings
 import numpy as np
 from PIL import ExifTags, Image, ImageCms, ImageFile, ImageOps, PngImagePlugin
 
+from tipr_jax.paths import no_such_path
+
 FORMATS = ("JPEG", "PNG", "BMP", "WEBP")
 BACKGROUND = (255, 255, 255)  # what shows through transparent parts, as on white paper
 FILTERS = {"bilinear": Image.Resampling.BILINEAR, "bicubic": Image.Resampling.BICUBIC}
@@ -25,6 +27,8 @@ REDUCE_FROM = 2  # a resize from twice the size looks as one from the whole
 CLIP_MEAN = np.array([0.48145466, 0.4578275, 0.40821073], np.float32)
 CLIP_STD = np.array([0.26862954, 0.26130258, 0.27577711], np.float32)
 
+_SIGNATURES = (b"\xff\xd8\xff", b"\x89PNG\r\n\x1a\n")  # damaged ones are called photos, too
+_HEADER_BYTES = 4096
 _truncated_lock = threading.Lock()
 # Pillow warns of images above a size of its own, and refuses longer texts in a PNG than 1 MB;
 # `max_bytes` and `max_pixels` are the caps here.
@@ -80,6 +84,62 @@ def decode(
     return _decode_truncated(data, name, max_pixels, size)
 
 
+def from_array(image: np.ndarray) -> np.ndarray:
+    """uint8 [H,W,3] of an array that is RGB, grey [H,W] or [H,W,1], or RGBA [H,W,4].
+
+    Raises:
+      ValueError: another dtype or shape, by name.
+    """
+    channels = image.shape[2:] or (1,)
+    if image.dtype != np.uint8 or image.ndim not in (2, 3) or channels not in ((1,), (3,), (4,)):
+        raise ValueError(
+            f"an image array of {image.dtype} {list(image.shape)}; expected uint8 with values 0 to "
+            "255 and the shape [H,W,3] (RGB), [H,W] (grey) or [H,W,4] (RGBA)"
+        )
+    if 0 in image.shape:
+        raise ValueError(f"an image array without pixels, {list(image.shape)}")
+    return _as_seen(
+        Image.fromarray(image[..., 0] if channels == (1,) and image.ndim == 3 else image)
+    )
+
+
+def not_an_image(path: str | os.PathLike) -> str | None:
+    """Says in a line why a file cannot be one of `FORMATS`, by its first bytes; None if it can.
+
+    Raises:
+      OSError: the file cannot be opened.
+    """
+    with open(path, "rb") as file:
+        start = file.read(_HEADER_BYTES)
+        if not start:
+            return "empty file (0 bytes)"
+        try:
+            file.seek(0)
+            Image.open(file, formats=FORMATS).close()
+        except Image.DecompressionBombError:
+            return None  # an image; `decode` says that it is too large
+        except Exception:
+            return None if start.startswith(_SIGNATURES) else _what_it_is(start)
+    return None
+
+
+def _what_it_is(data: bytes) -> str:
+    """What a file is instead of one of `FORMATS`, and what to do."""
+    wanted = ", ".join(FORMATS)
+    if data[4:8] == b"ftyp":  # the container of phones' pictures and of videos
+        brand = data[8:12].decode("latin-1").strip()
+        known = {"heic": "HEIC", "heix": "HEIC", "mif1": "HEIF", "avif": "AVIF"}
+        kind = f"a {known[brand]} picture" if brand in known else f"a video ({brand})"
+        return f"{kind}, not a readable image ({wanted}); convert it to JPEG"
+    try:
+        kind = Image.open(io.BytesIO(data)).format
+    except Exception:  # no format that Pillow knows, or a damaged header
+        kind = None
+    if kind and kind not in FORMATS:
+        return f"a {kind} picture, not a readable image ({wanted}); convert it to JPEG"
+    return f"not a readable image ({wanted}); replace the file"
+
+
 def resize(image: np.ndarray, size: tuple[int, int], filter: str = "bilinear") -> np.ndarray:
     """Pillow's antialiased resize, which torchvision uses for images too; aspect not kept.
 
@@ -105,7 +165,7 @@ def _read(source: bytes | str | os.PathLike, name: str | None, max_bytes: int) -
     else:
         name = name or os.fspath(source)
         if not os.path.isfile(source):
-            raise FileNotFoundError(f"{name}: no such image file")
+            raise FileNotFoundError(no_such_path(name, "image file"))
         size = os.path.getsize(source)
     if size == 0:
         raise ValueError(f"{name}: empty image file (0 bytes); replace the file")
@@ -134,8 +194,7 @@ def _open(
     except MemoryError:
         raise
     except Exception:
-        formats = ", ".join(FORMATS)
-        raise ValueError(f"{name}: not a readable image ({formats}); replace the file") from None
+        raise ValueError(f"{name}: {_what_it_is(data)}") from None
     if pixels > max_pixels:
         raise ImageTooLargeError(
             f"{name}: {image.width} x {image.height} pixels, at most {max_pixels} are decoded; "

@@ -1,0 +1,34 @@
+"""What a model does not read of a text, because it reads so many tokens and no more."""
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from tipr_jax.text import Tokenizer
+
+
+def is_cut(tokenizer: Tokenizer, texts: Sequence[str], length: int) -> np.ndarray:
+    """bool [N]: which texts have more tokens than `length`."""
+    return _used(tokenizer, texts, length + 1) > _used(tokenizer, texts, length)
+
+
+def unread(tokenizer: Tokenizer, text: str, length: int) -> str:
+    """The end of a text that is not read; "" if all of it is."""
+    if not is_cut(tokenizer, [text], length)[0]:
+        return ""
+    whole = tokenizer([text], length)
+    first, last = 0, len(text)  # the shortest beginning that gives the same tokens lies in between
+    while first < last:
+        middle = (first + last) // 2
+        if np.array_equal(tokenizer([text[:middle]], length), whole):
+            last = middle
+        else:
+            first = middle + 1
+    return text[last:].strip()
+
+
+def _used(tokenizer: Tokenizer, texts: Sequence[str], length: int) -> np.ndarray:
+    """int [N]: the tokens of each text without the padding behind them."""
+    padding = tokenizer([""], length)[0, -1]
+    kept = tokenizer(texts, length) != padding
+    return np.where(kept.any(axis=1), length - np.argmax(kept[:, ::-1], axis=1), 0)
