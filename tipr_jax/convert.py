@@ -19,6 +19,7 @@ from tipr_jax.param_tree import flatten
 from tipr_jax.paths import local_path
 from tipr_jax.pretrained import files
 from tipr_jax.pretrained.converter import Converter, converters, get_converter
+from tipr_jax.pretrained.settings import read_settings
 
 DESCRIPTION = """\
 Converts weights between released checkpoints and tipr_jax.
@@ -56,7 +57,8 @@ def forward(
         raise ValueError(f"{output} exists and is not empty; choose another --output")
     size = image_size or converter.image_size
     states = map(files.read_state_dict, sources)
-    params, config = converter.forward(*states, size, stride, **options)
+    beside = {"settings": [*map(read_settings, sources)]} if converter.reads_settings else {}
+    params, config = converter.forward(*states, size, stride, **beside, **options)
     get_method(converter.method).config(**config)  # raises for sizes that it does not support
     fields = {"method": converter.method, "model": config, "test_resize": converter.test_resize}
     save_params(output, params, fields)
@@ -135,9 +137,15 @@ def make_parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--stride", type=int, help="pixels between patches (default: the patch size; less overlaps)"
     )
+    takers: dict[str, list[str]] = {}
+    choices: dict[str, tuple[str, ...]] = {}
     for name, converter in converters().items():
-        for option, choices in converter.options.items():
-            parser.add_argument(f"--{option}", choices=choices, help=f"for --method={name}")
+        for option, known in converter.options.items():
+            takers.setdefault(option, []).append(name)
+            choices[option] = known
+    for option, names in takers.items():
+        wanted = " or ".join(f"--method={name}" for name in names)
+        parser.add_argument(f"--{option}", choices=choices[option], help=f"for {wanted}")
     return parser
 
 
@@ -148,7 +156,7 @@ def options_of(converter: Converter, args: argparse.Namespace) -> dict[str, str]
         for option in other.options:
             value = getattr(args, option)
             if value and option not in converter.options:
-                raise ValueError(f"--{option} is for --method={name} only")
+                raise ValueError(f"--{option} is for --method={name}, given with another")
             given |= {option: value} if value else {}
     return given
 
@@ -169,6 +177,7 @@ def run(args: argparse.Namespace) -> str:
 
 def main(argv: Sequence[str] | None = None) -> None:
     args = make_parser().parse_args(argv)
+    logging.basicConfig(format="%(message)s")
     logging.getLogger("absl").setLevel(logging.ERROR)  # orbax warns of optional metadata
     command_line.tolerant_output()
     with command_line.mistakes_in_one_line():

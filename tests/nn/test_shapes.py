@@ -53,8 +53,9 @@ def test_modules():
     stack = make(BertStack, hidden=32, **sizes)
     roberta = make(XlmRoberta, vocab_size=9, max_positions=9, hidden=32, **sizes)
     trunk = make(
-        SharedTrunk, image_size=(8, 8), patch=8, stride=8, vocab_size=9, max_positions=9, **sizes
-    )
+        SharedTrunk, image_size=(8, 8), patch=8, stride=8, vocab_size=9, max_positions=9,
+        image_ffn=32, text_ffn=32, **sizes,
+    )  # fmt: skip
     tokens, mask = jnp.zeros((2, 5, 16)), jnp.ones((2, 5), bool)
     wrong = {
         "channels first": lambda: patches()(jnp.zeros((2, 3, 8, 8))),

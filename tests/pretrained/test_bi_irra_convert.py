@@ -213,7 +213,7 @@ def test_command_line_torch_file_and_init(tmp_path):
     [
         ("bi_irra", ("--image_size=64,32",), "Tables are not resampled"),
         ("bi_irra_init", (), "need a --text file"),
-        ("beit", ("--tied_source=both",), "--method=bi_irra only"),
+        ("beit", ("--tied_source=both",), "--method=bi_irra"),
     ],
 )
 def test_command_line_errors(tmp_path, method, options, message):

@@ -38,7 +38,7 @@ from tipr_jax.nn.clip_text import ClipText, end_token
 from tipr_jax.nn.fusion import FusionEncoder
 from tipr_jax.nn.init import normal, uniform_fan_in, zeros
 from tipr_jax.nn.pos_embed import first_positions, patch_grid, resize_pos_embed
-from tipr_jax.nn.transformer import dense, layer_norm, quick_gelu
+from tipr_jax.nn.transformer import ACTIVATIONS, dense, layer_norm, quick_gelu
 from tipr_jax.nn.vit import VisionTransformer
 from tipr_jax.precision import ComputePolicy
 from tipr_jax.sharding import EMBED, VOCAB
@@ -71,6 +71,13 @@ class Config(ModelConfig):
     text_length: int = from_positions(77)
     vocab_size: int = from_shapes(49408)  # the last three ids are mask, start and end
     embed_dim: int = from_shapes(512)
+    # Towers that are not OpenAI's (LAION's, DataComp's): other heads, other feed-forward layers
+    # (hidden width 0: four times the width), and the exact "gelu".
+    vision_head_dim: int = from_shapes(64)
+    text_head_dim: int = from_shapes(64)
+    vision_hidden: int = from_shapes(0)
+    text_hidden: int = from_shapes(0)
+    activation: str = from_shapes("quick_gelu")
     fusion_depth: int = from_shapes(4)
     num_persons: int = from_shapes(11003, "classifier/bias")  # classes of the identity loss
 
@@ -104,9 +111,17 @@ class Config(ModelConfig):
             raise ValueError(f"mlm_group is {self.mlm_group}, expected at least 1")
         if self.temperature <= 0:
             raise ValueError(f"temperature is {self.temperature}, expected a positive number")
-        for name in ("vision_width", "text_width", "embed_dim"):
-            if getattr(self, name) % 64:
-                raise ValueError(f"{name} is {getattr(self, name)}, expected a multiple of 64")
+        if self.activation not in ACTIVATIONS:
+            raise ValueError(
+                f"activation is {self.activation!r}, expected one of {tuple(ACTIVATIONS)}"
+            )
+        heads = {"vision_width": self.vision_head_dim, "text_width": self.text_head_dim}
+        for name, head_dim in (heads | {"embed_dim": 64}).items():
+            if head_dim < 1 or getattr(self, name) % head_dim:
+                raise ValueError(
+                    f"{name} is {getattr(self, name)}, expected a multiple of {head_dim}, the size "
+                    "of a head"
+                )
 
     @property
     def mask_id(self) -> int:
@@ -173,6 +188,9 @@ class Irra(nnx.Module):
             width=c.vision_width,
             depth=c.vision_depth,
             embed_dim=c.embed_dim,
+            head_dim=c.vision_head_dim,
+            hidden=c.vision_hidden or None,
+            activation=c.activation,
             policy=policy,
             rngs=rngs,
         )
@@ -182,6 +200,9 @@ class Irra(nnx.Module):
             width=c.text_width,
             depth=c.text_depth,
             embed_dim=c.embed_dim,
+            head_dim=c.text_head_dim,
+            hidden=c.text_hidden or None,
+            activation=c.activation,
             policy=policy,
             rngs=rngs,
         )

@@ -82,6 +82,8 @@ class Config(ModelConfig):
     width: int = from_shapes(768)
     depth: int = from_shapes(12)
     heads: int = from_shapes(12)
+    image_ffn: int = from_shapes(0)  # hidden widths of the two MLPs; 0: four times the width
+    text_ffn: int = from_shapes(0)
     text_length: int = from_positions(100)
     vocab_size: int = from_shapes(30522)
     max_positions: int = from_shapes(512)  # rows of the text position table
@@ -180,6 +182,8 @@ class Ivt(nnx.Module):
             width=c.width,
             depth=c.depth,
             heads=c.heads,
+            image_ffn=c.image_ffn or 4 * c.width,
+            text_ffn=c.text_ffn or 4 * c.width,
             vocab_size=c.vocab_size,
             max_positions=c.max_positions,
             policy=policy,

@@ -4,13 +4,15 @@ Source: CLIP, section 2.4, and `encode_text` of model/clip_model.py in the relea
 projects every token (IRRA, section 3.1).
 """
 
+from typing import Any
+
 import chex
 import jax
 import jax.numpy as jnp
 from flax import nnx
 
 from tipr_jax.nn.init import BlockInit, normal
-from tipr_jax.nn.transformer import Block, apply_blocks, layer_norm, stack_layers
+from tipr_jax.nn.transformer import ACTIVATIONS, Block, apply_blocks, layer_norm, stack_layers
 from tipr_jax.precision import ComputePolicy
 from tipr_jax.sharding import EMBED, VOCAB
 
@@ -41,6 +43,9 @@ class ClipText(nnx.Module):
         width: int,
         depth: int,
         embed_dim: int,
+        head_dim: int = 64,
+        hidden: int | None = None,
+        activation: str = "quick_gelu",
         policy: ComputePolicy,
         rngs: nnx.Rngs,
     ):
@@ -50,8 +55,11 @@ class ClipText(nnx.Module):
         self.token_embed = param(0.02, (vocab_size, width), (VOCAB, EMBED))
         self.pos_embed = param(0.01, (length, width), (None, EMBED))
         init = BlockInit.clip(width, depth)
+        feed_forward: Any = dict(hidden=hidden, activation=ACTIVATIONS[activation])
         self.blocks = stack_layers(
-            lambda r: Block(width, width // 64, init, policy, rngs=r), depth, rngs=rngs
+            lambda r: Block(width, width // head_dim, init, policy, **feed_forward, rngs=r),
+            depth,
+            rngs=rngs,
         )
         self.ln_final = layer_norm(width, policy, rngs=rngs)
         self.proj = param(width**-0.5, (width, embed_dim), (EMBED, None))

@@ -59,6 +59,8 @@ class SharedTrunk(nnx.Module):
         width: int,
         depth: int,
         heads: int,
+        image_ffn: int,
+        text_ffn: int,
         vocab_size: int,
         max_positions: int,
         policy: ComputePolicy,
@@ -79,12 +81,18 @@ class SharedTrunk(nnx.Module):
         self.type_embed = param((1 + rows * cols, width))
         self.text_embed = BertEmbedding(vocab_size, max_positions, width, policy, rngs=rngs)
         init = BlockInit.bert(width)
-        mlp = lambda r: Mlp(width, init, policy, activation=gelu, rngs=r)  # noqa: E731
         self.blocks = stack_layers(
             lambda r: SharedBlock(width, heads, init, policy, rngs=r), depth, rngs=rngs
         )
-        self.mlp_image = stack_layers(mlp, depth, rngs=rngs)
-        self.mlp_text = stack_layers(mlp, depth, rngs=rngs)
+
+        def mlps(hidden: int) -> Mlp:
+            return stack_layers(
+                lambda r: Mlp(width, init, policy, hidden=hidden, activation=gelu, rngs=r),
+                depth,
+                rngs=rngs,
+            )
+
+        self.mlp_image, self.mlp_text = mlps(image_ffn), mlps(text_ffn)
         self.ln_final = layer_norm(width, policy, epsilon=EPSILON, rngs=rngs)
         self.policy = policy
 

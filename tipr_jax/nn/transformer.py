@@ -65,6 +65,9 @@ def dense(
     )
 
 
+ACTIVATIONS = {"quick_gelu": quick_gelu, "gelu": gelu}
+
+
 class Mlp(nnx.Module):
     """[...,D] -> hidden (default 4D) -> [...,D] with an activation in between."""
 
@@ -89,13 +92,23 @@ class Mlp(nnx.Module):
 
 
 class Block(nnx.Module):
-    """x += attn(ln_1(x)); x += mlp(ln_2(x))."""
+    """x += attn(ln_1(x)); x += mlp(ln_2(x)), with the feed-forward layer of `Mlp`."""
 
-    def __init__(self, width, heads, init: BlockInit, policy: ComputePolicy, *, rngs: nnx.Rngs):
+    def __init__(
+        self,
+        width: int,
+        heads: int,
+        init: BlockInit,
+        policy: ComputePolicy,
+        *,
+        hidden: int | None = None,
+        activation: Callable[[jax.Array], jax.Array] = quick_gelu,
+        rngs: nnx.Rngs,
+    ):
         self.ln_1 = layer_norm(width, policy, rngs=rngs)
         self.attn = Attention(width, heads, init, policy, rngs=rngs)
         self.ln_2 = layer_norm(width, policy, rngs=rngs)
-        self.mlp = Mlp(width, init, policy, rngs=rngs)
+        self.mlp = Mlp(width, init, policy, hidden=hidden, activation=activation, rngs=rngs)
         self.policy = policy
 
     def __call__(self, x: jax.Array, *, causal: bool = False) -> jax.Array:

@@ -4,6 +4,8 @@ Source: `VisionTransformer` of clip/model.py in the release of CLIP, and of mode
 the release of IRRA, which strides the patches and projects every token (IRRA, section 3.1).
 """
 
+from typing import Any
+
 import chex
 import jax
 import jax.numpy as jnp
@@ -11,7 +13,7 @@ from flax import nnx
 
 from tipr_jax.nn.init import BlockInit, normal, uniform_fan_in
 from tipr_jax.nn.pos_embed import patch_grid
-from tipr_jax.nn.transformer import Block, apply_blocks, layer_norm, stack_layers
+from tipr_jax.nn.transformer import ACTIVATIONS, Block, apply_blocks, layer_norm, stack_layers
 from tipr_jax.precision import ComputePolicy
 from tipr_jax.sharding import EMBED
 
@@ -84,6 +86,9 @@ class VisionTransformer(nnx.Module):
         width: int,
         depth: int,
         embed_dim: int,
+        head_dim: int = 64,
+        hidden: int | None = None,
+        activation: str = "quick_gelu",
         policy: ComputePolicy,
         rngs: nnx.Rngs,
     ):
@@ -96,8 +101,11 @@ class VisionTransformer(nnx.Module):
         )
         self.ln_pre = layer_norm(width, policy, rngs=rngs)
         block_init = BlockInit.torch_default(width)
+        feed_forward: Any = dict(hidden=hidden, activation=ACTIVATIONS[activation])
         self.blocks = stack_layers(
-            lambda r: Block(width, width // 64, block_init, policy, rngs=r), depth, rngs=rngs
+            lambda r: Block(width, width // head_dim, block_init, policy, **feed_forward, rngs=r),
+            depth,
+            rngs=rngs,
         )
         self.ln_post = layer_norm(width, policy, rngs=rngs)
         self.proj = nnx.Param(

@@ -7,7 +7,7 @@ cross-attention.
 """
 
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -23,6 +23,7 @@ from tipr_jax.pretrained.key_table import (
     layer_norm,
     linear,
 )
+from tipr_jax.pretrained.settings import Settings, check_activation, known_head_dim, transformer
 
 # Prediction of the next sentence, and constants.
 IGNORED = re.compile(r"^pooler\.|^cls\.seq_relationship\.|position_ids$|predictions\.decoder\.")
@@ -32,7 +33,7 @@ LAYER_NORMS = re.compile(r"^encoder\.layer\.\d+\.output\.LayerNorm\.")
 
 
 def text_table(key: str, layer: str) -> list[Row]:
-    """Embeddings and feed-forward layers; letters: W width, V vocabulary, T positions.
+    """Embeddings and feed-forward layers; letters: W width, G hidden, V vocabulary, T positions.
 
     `key` prefixes the embeddings; `layer` is the pattern of the two linear layers.
     """
@@ -44,8 +45,8 @@ def text_table(key: str, layer: str) -> list[Row]:
             f"{key}.token_type_embeddings.weight", "encoder/text_embed/token_type", IDENTITY, "2 W"
         ),
         *layer_norm(f"{key}.LayerNorm", "encoder/text_embed/ln", "W"),
-        *linear(fc_in, "encoder/mlp_text/fc_in", "4W", "W"),
-        *linear(fc_out, "encoder/mlp_text/fc_out", "W", "4W"),
+        *linear(fc_in, "encoder/mlp_text/fc_in", "G", "W"),
+        *linear(fc_out, "encoder/mlp_text/fc_out", "W", "G"),
     ]
 
 
@@ -126,13 +127,17 @@ def infer_config(state_dict: Mapping[str, np.ndarray], head_dim: int = HEAD_DIM)
         "width": sizes["W"],
         "depth": sizes["encoder"],
         "heads": sizes["W"] // head_dim,
-        "fusion_ffn": 4 * sizes["W"],
+        "fusion_ffn": sizes["G"],
     }
 
 
 def text_sizes(sizes: Mapping[str, int]) -> dict[str, int]:
     """Letters of `text_table` -> fields; a short position table bounds the length of texts too."""
-    fields = {"vocab_size": sizes["V"], "max_positions": sizes["T"]}
+    fields = {
+        "vocab_size": sizes["V"],
+        "max_positions": sizes["T"],
+        "text_ffn": key_table.hidden_width(sizes, "G", "W"),
+    }
     return fields | ({"text_length": sizes["T"]} if sizes["T"] < DEFAULT_TEXT_LENGTH else {})
 
 
@@ -177,12 +182,26 @@ def _text_part(state_dict: Mapping[str, np.ndarray]) -> StateDict:
     return {k: v for k, v in state_dict.items() if not any(p.search(k) for p in dropped)}
 
 
-def convert(state_dict: StateDict, image_size: tuple[int, int], stride: int | None) -> Converted:
+def convert(
+    state_dict: StateDict,
+    image_size: tuple[int, int],
+    stride: int | None,
+    *,
+    settings: Sequence[Settings] = ({},),
+) -> Converted:
     """BERT -> (IVT's text parts, fusion encoder and word head; fields of models.ivt.Config)."""
     del image_size, stride
-    return from_torch(state_dict), infer_config(state_dict)
+    tower = transformer(settings[-1])
+    check_activation(tower, "gelu")
+    dim = known_head_dim(tower, "", infer_config(state_dict)["width"])
+    return from_torch(state_dict, dim), infer_config(state_dict, dim)
 
 
 CONVERTERS = {
-    "bert": Converter(method="ivt", forward=convert, help="BERT-base-uncased alone, for IVT.")
+    "bert": Converter(
+        method="ivt",
+        forward=convert,
+        reads_settings=True,
+        help="BERT-base-uncased alone, for IVT.",
+    )
 }

@@ -34,7 +34,6 @@ TIED_SOURCES = ("decoder", "embedding", "both")
 
 # Constants, rebuilt by the model, and a head of another task.
 IGNORED = re.compile(r"\.relative_position_index$|\.position_ids$|^bbox_head\.")
-PREFIX = "module."  # of every key, if trained with DistributedDataParallel
 
 # Top-level names of our parameters that a file may lack, and what the keys of each begin with.
 OPTIONAL = {
@@ -201,8 +200,7 @@ def with_tied_names(state_dict: Mapping[str, np.ndarray]) -> StateDict:
 
 def common_names(state_dict: Mapping[str, np.ndarray]) -> StateDict:
     """Released or X2-VLM names -> X2-VLM's without "roberta." and "bert."; constants left out."""
-    if all(key.startswith(PREFIX) for key in state_dict):
-        state_dict = {key.removeprefix(PREFIX): value for key, value in state_dict.items()}
+    state_dict = key_table.without_prefix(state_dict)
     depth = _text_depth(state_dict)
     renamed: StateDict = {}
     for key, value in state_dict.items():

@@ -27,7 +27,8 @@ class Converter(NamedTuple):
     image_size: the default (height, width); None where the file tells it.
     sources: how many files it reads, 1 (--input) or 2 (--text, too).
     test_resize: filter for photos in evaluation and search with the converted model.
-    options: further arguments of `forward` and their choices, the default first.
+    options: further arguments of `forward` and their choices; not given, the argument is not.
+    reads_settings: `forward` takes settings, what stands beside each source (`settings`).
     """
 
     method: str
@@ -38,6 +39,7 @@ class Converter(NamedTuple):
     sources: int = 1
     test_resize: str = "bilinear"
     options: Mapping[str, tuple[str, ...]] = {}
+    reads_settings: bool = False
 
 
 @functools.cache

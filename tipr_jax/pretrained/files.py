@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from tipr_jax.pretrained import torch_pickle
-from tipr_jax.pretrained.key_table import StateDict
+from tipr_jax.pretrained.key_table import StateDict, without_prefix
 
 TORCH_SUFFIXES = (".pt", ".pth", ".th", ".bin")
 SUFFIXES = (".safetensors", *TORCH_SUFFIXES)
@@ -26,7 +26,8 @@ def read_state_dict(path: str | Path) -> StateDict:
 
     A .pt/.pth may be a TorchScript archive (OpenAI's CLIP), a state dict, or a dictionary with the
     state dict under "model" (released IRRA) or "state_dict". Numbers and settings beside the
-    tensors are left out; nothing in the file is run (`torch_pickle`).
+    tensors are left out; nothing in the file is run (`torch_pickle`). What wrappers put in front of
+    every name is taken off (`key_table.PREFIXES`).
 
     A folder, as on Hugging Face, holds one tensor file, or several with an index.
 
@@ -35,7 +36,7 @@ def read_state_dict(path: str | Path) -> StateDict:
       ValueError: not a tensor file, or one of several pieces; values that are not finite, or all 0.
     """
     path = Path(path)
-    state_dict = _read_folder(path) if path.is_dir() else _read_file(path)
+    state_dict = without_prefix(_read_folder(path) if path.is_dir() else _read_file(path))
     for name, value in state_dict.items():
         if not np.isfinite(value).all():
             raise ValueError(f"{path}: {name} holds NaN or infinite values; fetch the file again")

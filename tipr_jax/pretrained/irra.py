@@ -11,7 +11,7 @@ from tipr_jax.pretrained.key_table import StateDict, attention, blocks, layer_no
 
 # Letters as in openai_clip.TABLE; I identities.
 TABLE = [
-    *(row._replace(key=f"base_model.{row.key}") for row in openai_clip.TABLE),
+    *(row._replace(key=f"base_model.{row.key}") for row in openai_clip.table()),
     *linear("classifier", "classifier", "I", "C"),
     *attention("cross_attn", "fusion/cross_attn", "C"),
     *blocks("cross_modal_transformer", "fusion/blocks", "C"),
@@ -23,8 +23,6 @@ TABLE = [
     *linear("mlm_head.fc", "mlm_head/fc", "V", "C"),
 ]
 
-PREFIX = "module."  # of every key, if trained with DistributedDataParallel
-
 
 def from_torch(state_dict: Mapping[str, np.ndarray]) -> dict[str, Any]:
     """Official state dict -> parameter tree, float32. Heads that were not trained may be absent.
@@ -32,7 +30,7 @@ def from_torch(state_dict: Mapping[str, np.ndarray]) -> dict[str, Any]:
     Raises:
       ValueError: unknown or missing tensors, shapes that disagree; lists them.
     """
-    state_dict = _strip_prefix(state_dict)
+    state_dict = key_table.without_prefix(state_dict)
     return key_table.to_params(state_dict, _present(state_dict))
 
 
@@ -58,7 +56,7 @@ def infer_config(
     Raises:
       ValueError: as `from_torch`, or if the positional embedding has another number of rows.
     """
-    state_dict = _strip_prefix(state_dict)
+    state_dict = key_table.without_prefix(state_dict)
     sizes = key_table.read_sizes(state_dict, _present(state_dict))
     config: dict[str, Any] = openai_clip.config_sizes(sizes) | {"losses": ("sdm",)}
     if "fusion" in sizes:
@@ -74,13 +72,6 @@ def infer_config(
             "pass the --image_size and --stride it was trained with"
         )
     return config | {"image_size": tuple(image_size), "stride": stride}
-
-
-def _strip_prefix(state_dict: Mapping[str, np.ndarray]) -> Mapping[str, np.ndarray]:
-    """Without "module." in front; the released code deletes every occurrence in the key."""
-    if all(key.startswith(PREFIX) for key in state_dict):
-        return {key.removeprefix(PREFIX): value for key, value in state_dict.items()}
-    return state_dict
 
 
 def _present(state_dict: Mapping[str, np.ndarray]) -> list[key_table.Row]:

@@ -5,7 +5,7 @@ file the trunk, the fusion encoder and its heads.
 """
 
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -21,6 +21,7 @@ from tipr_jax.pretrained.key_table import (
     StateDict,
     linear,
 )
+from tipr_jax.pretrained.settings import HEAD_DIM_OPTION, Settings
 
 FUSION = "encoder_fusion.bert."
 HEAD = "encoder_fusion.cls.predictions."
@@ -33,11 +34,10 @@ INERT = re.compile(
 )
 WORD_TABLE = f"{FUSION}embeddings.word_embeddings.weight"  # the same tensor as the decoder's weight
 
-PREFIX = "module."  # of every key, if trained with DistributedDataParallel
-
 
 def table(head_dim: int = HEAD_DIM) -> list[Row]:
-    """Letters: W width, N 1 + patches, p patch, V vocabulary, T text positions, F fusion hidden."""
+    """Letters: W width, X, G and F hidden widths (image, text, fusion), N 1 + patches, p patch,
+    V vocabulary, T text positions."""
     image = (
         row._replace(key=f"encoder_vl.{row.key.replace('.mlp.', '.mlp_vis.')}")
         for row in timm_vit.table(head_dim)
@@ -101,6 +101,7 @@ def infer_config(
         "width": sizes["W"],
         "depth": sizes["encoder"],
         "heads": sizes["W"] // head_dim,
+        "image_ffn": key_table.hidden_width(sizes, "X", "W"),
     } | bert.text_sizes(sizes)
     rows, cols = patch_grid(image_size, config["patch"], config["stride"])
     if sizes["N"] != 1 + rows * cols:
@@ -117,8 +118,7 @@ def infer_config(
 
 def _used(state_dict: Mapping[str, np.ndarray]) -> StateDict:
     """Without "module." and inert tensors, projections packed."""
-    if all(key.startswith(PREFIX) for key in state_dict):
-        state_dict = {key.removeprefix(PREFIX): value for key, value in state_dict.items()}
+    state_dict = key_table.without_prefix(state_dict)
     used = {key: value for key, value in state_dict.items() if not INERT.search(key)}
     if not any(key.startswith(FUSION) for key in used):
         used.pop("temp", None)  # a relic in fine-tuned files
@@ -140,17 +140,23 @@ def convert(state_dict: StateDict, image_size: tuple[int, int], stride: int | No
 
 
 def convert_vit_and_bert(
-    image: StateDict, text: StateDict, image_size: tuple[int, int], stride: int | None
+    image: StateDict,
+    text: StateDict,
+    image_size: tuple[int, int],
+    stride: int | None,
+    *,
+    settings: Sequence[Settings] = ({}, {}),
+    head_dim: str = "",
 ) -> Converted:
     """timm ViT and BERT -> (where IVT's training starts; fields of models.ivt.Config).
 
     `type_embed` has no source and starts fresh.
     """
     (visual, sizes), (textual, text_sizes) = (
-        timm_vit.convert(image, image_size, stride),
-        bert.convert(text, image_size, stride),
+        timm_vit.convert(image, image_size, stride, head_dim=head_dim),
+        bert.convert(text, image_size, stride, settings=settings),
     )
-    for name in ("width", "depth"):
+    for name in ("width", "depth", "heads"):
         if sizes[name] != text_sizes[name]:
             raise ValueError(
                 f"{name} of the ViT is {sizes[name]}, of the BERT {text_sizes[name]}; they share "
@@ -172,6 +178,8 @@ CONVERTERS = {
         method="ivt",
         forward=convert_vit_and_bert,
         sources=2,
+        reads_settings=True,
+        options={"head_dim": HEAD_DIM_OPTION},
         help="--input: timm's ViT (jx_vit_base_p16_224), --text: BERT-base-uncased. Start of IVT's "
         "training and pre-training; positions resized as above.",
     ),

@@ -14,7 +14,7 @@ import numpy as np
 
 from tipr_jax.param_tree import flatten, unflatten
 
-HEAD_DIM = 64  # of every attention in the CLIP family
+HEAD_DIM = 64  # of every attention in OpenAI's CLIP, in BERT, XLM-R and the usual ViT
 
 StateDict = dict[str, np.ndarray]
 
@@ -61,9 +61,6 @@ def _flat(x: np.ndarray, axis: int) -> np.ndarray:
     return x.reshape(int(np.prod(x.shape[:axis])), -1)
 
 
-QKV, QKV_BIAS, ATTENTION_OUT = attention_layout()
-
-
 class Row(NamedTuple):
     """key: torch name, "{i}" is the layer number (layers are stacked on axis 0 of our array);
     path: ours; shape: the torch shape, e.g. "3W W" (letters are sizes, "3W" is 3 * W)."""
@@ -72,6 +69,21 @@ class Row(NamedTuple):
     path: str
     transform: Transform
     shape: str
+
+
+# What wrappers put in front of every name: DistributedDataParallel, torch.compile, Lightning, and
+# models that hold a CLIP.
+PREFIXES = ("module.", "_orig_mod.", "model.", "clip.")
+
+
+def without_prefix(state_dict: Mapping[str, np.ndarray]) -> StateDict:
+    """The same tensors without the `PREFIXES` that all of their names share."""
+    state_dict = dict(state_dict)
+    while prefix := next((p for p in PREFIXES if all(k.startswith(p) for k in state_dict)), ""):
+        state_dict = {key.removeprefix(prefix): value for key, value in state_dict.items()}
+        if not state_dict:
+            break
+    return state_dict
 
 
 def linear(key: str, path: str, n_out: str, n_in: str) -> list[Row]:
@@ -88,23 +100,27 @@ def layer_norm(key: str, path: str, width: str) -> list[Row]:
     ]
 
 
-def attention(key: str, path: str, width: str) -> list[Row]:
+def attention(key: str, path: str, width: str, head_dim: int = HEAD_DIM) -> list[Row]:
+    layout = attention_layout(head_dim)
     return [
-        Row(f"{key}.in_proj_weight", f"{path}/qkv/kernel", QKV, f"3{width} {width}"),
-        Row(f"{key}.in_proj_bias", f"{path}/qkv/bias", QKV_BIAS, f"3{width}"),
-        Row(f"{key}.out_proj.weight", f"{path}/out/kernel", ATTENTION_OUT, f"{width} {width}"),
+        Row(f"{key}.in_proj_weight", f"{path}/qkv/kernel", layout.qkv, f"3{width} {width}"),
+        Row(f"{key}.in_proj_bias", f"{path}/qkv/bias", layout.qkv_bias, f"3{width}"),
+        Row(f"{key}.out_proj.weight", f"{path}/out/kernel", layout.out, f"{width} {width}"),
         Row(f"{key}.out_proj.bias", f"{path}/out/bias", IDENTITY, width),
     ]
 
 
-def blocks(key: str, path: str, width: str) -> list[Row]:
-    """A stack of CLIP's residual blocks."""
+def blocks(
+    key: str, path: str, width: str, hidden: str = "", head_dim: int = HEAD_DIM
+) -> list[Row]:
+    """A stack of CLIP's residual blocks; hidden: by default four times the width."""
+    hidden = hidden or f"4{width}"
     key = f"{key}.resblocks.{{i}}"
     return [
-        *attention(f"{key}.attn", f"{path}/attn", width),
+        *attention(f"{key}.attn", f"{path}/attn", width, head_dim),
         *layer_norm(f"{key}.ln_1", f"{path}/ln_1", width),
-        *linear(f"{key}.mlp.c_fc", f"{path}/mlp/fc_in", f"4{width}", width),
-        *linear(f"{key}.mlp.c_proj", f"{path}/mlp/fc_out", width, f"4{width}"),
+        *linear(f"{key}.mlp.c_fc", f"{path}/mlp/fc_in", hidden, width),
+        *linear(f"{key}.mlp.c_proj", f"{path}/mlp/fc_out", width, hidden),
         *layer_norm(f"{key}.ln_2", f"{path}/ln_2", width),
     ]
 
@@ -137,6 +153,11 @@ def read_sizes(state_dict: Mapping[str, np.ndarray], table: Sequence[Row]) -> di
     _report("tensors of the wrong shape", wrong)
     depth = {row.path.split("/")[0]: len(keys) for row, keys in found.items() if "{i}" in row.key}
     return sizes | depth
+
+
+def hidden_width(sizes: Mapping[str, int], hidden: str, width: str) -> int:
+    """The feed-forward width of a transformer as configs hold it: 0 for four times the width."""
+    return 0 if sizes[hidden] == 4 * sizes[width] else sizes[hidden]
 
 
 def to_params(state_dict: Mapping[str, np.ndarray], table: Sequence[Row]) -> dict[str, Any]:

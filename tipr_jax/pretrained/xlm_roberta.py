@@ -1,7 +1,7 @@
 """XLM-R under the names of Hugging Face: text tower and masked-word head without X2-VLM."""
 
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -10,6 +10,7 @@ from tipr_jax.pretrained import beit, bert, key_table
 from tipr_jax.pretrained.bi_irra import DECODER, HEAD, head_table, position_sizes, text_table
 from tipr_jax.pretrained.converter import Converted, Converter
 from tipr_jax.pretrained.key_table import HEAD_DIM, Row, StateDict
+from tipr_jax.pretrained.settings import Settings, check_activation, transformer
 
 IGNORED = re.compile(r"\.position_ids$|^pooler\.|^lm_head\.decoder\.")  # the decoder is tied
 RENAMED = (
@@ -64,19 +65,31 @@ def _rows(state_dict: Mapping[str, np.ndarray], head_dim: int) -> list[Row]:
 
 
 def convert(
-    state_dict: StateDict, image_size: tuple[int, int] | None, stride: int | None
+    state_dict: StateDict,
+    image_size: tuple[int, int] | None,
+    stride: int | None,
+    *,
+    settings: Sequence[Settings] = ({},),
 ) -> Converted:
     """XLM-R -> (Bi-IRRA's text tower and word head, fields of models.bi_irra.Config)."""
     del image_size, stride
-    return from_torch(state_dict), infer_config(state_dict)
+    tower = transformer(settings[-1])
+    check_activation(tower, "gelu")
+    dim = tower.head_dim or HEAD_DIM
+    return from_torch(state_dict, dim), infer_config(state_dict, dim)
 
 
 def convert_with_beit(
-    image: StateDict, text: StateDict, image_size: tuple[int, int] | None, stride: int | None
+    image: StateDict,
+    text: StateDict,
+    image_size: tuple[int, int] | None,
+    stride: int | None,
+    *,
+    settings: Sequence[Settings] = ({}, {}),
 ) -> Converted:
     """BEiT v2 and XLM-R -> (both towers, fields of models.bi_irra.Config); no fusion encoder."""
     visual, sizes = beit.convert(image, image_size, stride)
-    textual, text_sizes = convert(text, image_size, stride)
+    textual, text_sizes = convert(text, image_size, stride, settings=settings)
     if sizes["width"] != text_sizes["width"]:
         raise ValueError(
             f"width of the BEiT is {sizes['width']}, of the XLM-R {text_sizes['width']}; the "
@@ -91,6 +104,7 @@ CONVERTERS = {
         forward=convert,
         image_size=None,
         test_resize="bicubic",
+        reads_settings=True,
         help="XLM-R alone, for Bi-IRRA.",
     ),
     "bi_irra_init": Converter(
@@ -98,6 +112,7 @@ CONVERTERS = {
         forward=convert_with_beit,
         image_size=None,
         sources=2,
+        reads_settings=True,
         test_resize="bicubic",
         help="--input: BEiT v2, --text: XLM-R. A start for Bi-IRRA without X2-VLM; the fusion "
         "encoder is fresh.",
