@@ -92,6 +92,7 @@ def _data(config: ConfigDict) -> None:
     config.data.source = ""
     config.data.target = ""
     config.data.languages = ()  # all of one model, source first; empty: (source, target)
+    config.data.empty_captions = "keep"  # keep (released code; a line counts them) | error
     config.data.image_size = (384, 128)
     config.data.train_resize = "bilinear"  # bilinear | bicubic
     config.data.test_resize = "bilinear"  # the same, in evaluation and in searches with the model

@@ -22,12 +22,14 @@ from typing import Any
 import tqdm
 
 from data_pipelines.datasets import annotations, multilingual
-from data_pipelines.datasets.annotation_file import read_entries
+from data_pipelines.datasets.annotation_file import empty_captions, read_entries
 from data_pipelines.datasets.layouts import LAYOUTS, Counts, get_layout
 from data_pipelines.datasets.split import SPLITS
 from tipr_jax import command_line
 from tipr_jax.languages import run_languages
 from tipr_jax.preprocess import image as preprocess
+from tipr_jax.text import Tokenizer, load_tokenizer
+from tipr_jax.text.reading import is_cut, unread
 
 USUAL_SIZE = (384, 128)  # (H, W) that images are trained on, unless the config says otherwise
 SHOWN_PER_KIND = 10
@@ -61,13 +63,23 @@ class CheckReport:
         return "\n".join(lines)
 
 
-def check_dataset(name: str, root: str, languages: Sequence[str] = ()) -> CheckReport:
+def check_dataset(
+    name: str,
+    root: str,
+    languages: Sequence[str] = (),
+    *,
+    reader: tuple[Tokenizer, int] | None = None,
+) -> CheckReport:
     """Checks annotations and every image of a data set, with a progress bar on a terminal.
+
+    Whatever would stop training, evaluation or the report is a problem here.
 
     Args:
       name: as in `annotations.load_dataset`.
       root: as in `annotations.load_dataset`.
       languages: as in `annotations.load_dataset`.
+      reader: a model's tokenizer and text length; captions that it does not read to the end are
+        counted.
 
     Raises:
       FileNotFoundError: there is no such data set.
@@ -84,7 +96,11 @@ def check_dataset(name: str, root: str, languages: Sequence[str] = ()) -> CheckR
         path_key = get_layout(name).path_key
         by_language = {"": _read_official(name, annotation_file, problems, notes)}
     entries = next(iter(by_language.values()))  # of the source
-
+    _find_empty_splits(entries, problems)
+    _find_images_of_several_persons(entries, path_key, notes)
+    if reader:
+        for described in by_language.values():
+            _find_cut_captions(described, reader, notes)
     digests = _read_images(entries, path_key, image_root, problems)
     _find_duplicate_images(entries, path_key, digests, problems, notes)
     _find_shared_captions(entries, notes)
@@ -111,9 +127,10 @@ def _read_official(
     layout, entries = get_layout(name), []
     for index, entry in enumerate(read_entries(annotation_file)):
         if problem := annotations.entry_problem(layout, entry):
-            problems["bad annotation entry"].append(f"entry {index}: {problem}")
+            problems["bad annotation entry"].append(f"{annotation_file}: entry {index}: {problem}")
         else:
             entries.append(entry)
+            _note(notes, "empty captions", empty_captions([(index, entry)]))
     if told := annotations.number_persons(layout, entries):
         notes["persons are numbered anew"].append(told)
     return entries
@@ -138,12 +155,16 @@ def _read_languages(
         elif found := _unpaired(names, entries):
             notes["captions of different number, the last ones unused"] += found
         for language, described in entries.items():
-            sound[language] += [
-                entry | {"split": split}
-                for entry in described
-                if not multilingual.entry_problem(entry)
-            ]
+            good = [(i, e) for i, e in enumerate(described) if not multilingual.entry_problem(e)]
+            empty = [f"{names[language]}: {line}" for line in empty_captions(good)]
+            _note(notes, "empty captions", empty)
+            sound[language] += [entry | {"split": split} for _, entry in good]
     return sound
+
+
+def _note(notes: dict[str, list[str]], kind: str, lines: Sequence[str]) -> None:
+    if lines:
+        notes[kind] += lines
 
 
 def _unpaired(names: dict[str, str], entries: dict[str, list[dict[str, Any]]]) -> list[str]:
@@ -250,6 +271,41 @@ def _find_duplicate_images(
                 notes["image listed or stored twice"].append(detail)
 
 
+def _find_empty_splits(entries: list[dict[str, Any]], problems: dict[str, list[str]]) -> None:
+    """Training needs pairs to train on and a test split to select on."""
+    found = {entry["split"] for entry in entries}
+    if "train" not in found:
+        problems["empty split"].append("train has no sound entry, so there is nothing to train on")
+    if "test" not in found:
+        problems["empty split"].append(
+            "test has no sound entry; to train without one set --config.eval.select_on=val"
+        )
+
+
+def _find_images_of_several_persons(
+    entries: list[dict[str, Any]], path_key: str, notes: dict[str, list[str]]
+) -> None:
+    """One image under two ids: training would call one person two, and evaluation a match wrong."""
+    persons = collections.defaultdict(set)
+    for entry in entries:
+        persons[entry["split"], entry[path_key]].add(entry["id"])
+    for (split, path), ids in persons.items():
+        if len(ids) > 1:
+            named = ", ".join(map(str, sorted(ids)))
+            notes["image of several persons"].append(f"{split}:{path} has the ids {named}")
+
+
+def _find_cut_captions(
+    entries: list[dict[str, Any]], reader: tuple[Tokenizer, int], notes: dict[str, list[str]]
+) -> None:
+    """Captions whose end a model does not read; shows the ends of the first ones."""
+    tokenizer, length = reader
+    captions = [caption for entry in entries for caption in entry["captions"]]
+    long = [c for c, cut in zip(captions, is_cut(tokenizer, captions, length), strict=True) if cut]
+    shown = [f"unread: {unread(tokenizer, caption, length)}" for caption in long[:SHOWN_PER_KIND]]
+    _note(notes, f"captions of more than {length} tokens", shown + long[SHOWN_PER_KIND:])
+
+
 def _find_shared_captions(entries: list[dict[str, Any]], notes: dict[str, list[str]]) -> None:
     """Equal captions in several splits: a note, since short descriptions fit several persons."""
     splits = collections.defaultdict(set)
@@ -296,7 +352,9 @@ def main(argv: list[str] | None = None) -> int:
     command_line.tolerant_output()
     try:
         languages = [name for name in options.languages.split(",") if name]
-        report = check_dataset(options.name, options.root, languages)
+        # The published IRRA's reader; other vocabularies are known to a run alone (--dry_run).
+        reader = None if languages else (load_tokenizer("clip_bpe"), 77)
+        report = check_dataset(options.name, options.root, languages, reader=reader)
     except (FileNotFoundError, ValueError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 2

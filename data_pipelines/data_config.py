@@ -40,6 +40,7 @@ class DataConfig(BatchConfig, Protocol):
     source: str
     target: str
     languages: Sequence[str]
+    empty_captions: str
     caption_lists: Sequence[str]
     image_root: str
     eval_name: str

@@ -59,14 +59,17 @@ class DataModule:
 
     def _load(self) -> dict[str, Split]:
         if self.cfg.name != image_text_pairs.NAME:
-            return self._by_language(load_dataset(self.cfg.name, self.root, self.languages))
+            empty = self.cfg.empty_captions
+            return self._by_language(load_dataset(self.cfg.name, self.root, self.languages, empty))
         if self.languages:
             raise ValueError(
                 f"data.name {self.cfg.name} has one language, but {', '.join(self.languages)} are "
                 "asked for; clear --config.data.source, --config.data.target and "
                 "--config.data.languages"
             )
-        evaluated = load_dataset(self.cfg.eval_name, self.root)
+        evaluated = load_dataset(
+            self.cfg.eval_name, self.root, empty_captions=self.cfg.empty_captions
+        )
         train = image_text_pairs.load_image_text_pairs(self.cfg.caption_lists, self.cfg.image_root)
         return evaluated | {"train": train}
 

@@ -252,7 +252,8 @@ def dry_run(config: ConfigDict, workdir: Path, typed: frozenset[str]) -> None:
 
     config = start.sized_like(config, experiment.source_of(config, workdir), typed=typed)
     data = open_data(config, workdir)
-    report = check_dataset(config.data.name, data.root, data.languages)
+    reader = (data.tokenizer, config.data.text_length)
+    report = check_dataset(config.data.name, data.root, data.languages, reader=reader)
     say(str(report))
     if report.problems:
         raise ValueError(f"{config.data.name}: {len(report.problems)} problems, listed above")

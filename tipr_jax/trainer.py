@@ -27,6 +27,7 @@ from tipr_jax.metric_writer import MetricWriter
 from tipr_jax.results import chosen_by, criterion_of, evaluation_row, selection_score
 from tipr_jax.sharding import process_rows, put_batch
 from tipr_jax.text import save_tokenizer
+from tipr_jax.text.reading import share_cut
 from tipr_jax.train_state import TrainState, count_parameters
 from tipr_jax.train_step import make_train_step
 
@@ -77,6 +78,7 @@ def train(exp: Experiment, data: Data, workdir: Path) -> TrainState:
             enabled=distributed.is_writer(),
         ) as writer:
             writer.message(describe(exp, state, per_epoch, start))
+            tell_cut_captions(data, config.data.text_length)
             run = Run(exp, data, step_function, checkpoints, writer, stop)
             return run.loop(state, start)
 
@@ -284,6 +286,17 @@ def evaluate(
     )
     writer.message(f"step {step}: {shown}")
     return row
+
+
+def tell_cut_captions(data: Data, length: int) -> None:
+    """Says how many captions the model does not read to the end, if it is worth saying."""
+    share = share_cut(data.tokenizer, data.splits["train"].caption, length)
+    if share >= 0.001:
+        log.info(
+            "%.1f %% of the training captions have more than %d tokens, their ends are not read "
+            "(--config.data.text_length)",
+            100 * share, length,
+        )  # fmt: skip
 
 
 def describe(exp: Experiment, state: TrainState, per_epoch: int, start: int) -> str:

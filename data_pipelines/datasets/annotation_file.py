@@ -10,10 +10,12 @@ import collections
 import json
 import logging
 import os
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 log = logging.getLogger("tipr_jax")
 
+EMPTY_CAPTIONS = ("keep", "error")  # values of data.empty_captions
 PATH_KEYS = ("file_path", "img_path", "image")
 SPLIT_NAMES = {
     "train": ("train", "training", "trn"),
@@ -108,6 +110,8 @@ def path_problem(key: str, path: Any, base: str) -> str | None:
     """Says why a path read from JSON does not lead into the directory `base`; None if it does."""
     if not isinstance(path, str) or not path or "\0" in path:
         return f"{key} must be a path relative to {base}, found {path!r}"
+    if problem := _not_unicode(path):
+        return f"{key} {problem}"
     parts = path.replace("\\", "/").split("/")
     if parts[0] == "" or parts[0].endswith(":") or ".." in parts:
         return f"{key} {path!r} leaves {base}; use a path relative to it, without '..'"
@@ -128,6 +132,54 @@ def _caption_problem(captions: Any) -> str | None:
     for number, caption in enumerate(captions):
         if not isinstance(caption, str):
             return f"caption {number} must be a string, found {caption!r}"
-        if not caption.strip():
-            return f"caption {number} is empty; write one or remove it from the list"
+        if problem := _not_unicode(caption):
+            return f"caption {number} {problem}"
     return None
+
+
+def _not_unicode(text: str) -> str | None:
+    """Says where a text read from JSON holds half a surrogate pair; None if nowhere."""
+    try:
+        text.encode()
+    except UnicodeEncodeError as error:
+        return (
+            f"has no whole character at place {error.start}: {text[error.start]!r}; write it anew"
+        )
+    return None
+
+
+def empty_captions(numbered: Iterable[tuple[int, Any]]) -> list[str]:
+    """One line per caption with nothing but white space in it; numbered: (place, entry), ...."""
+    return [
+        f"entry {index}: caption {number} is empty"
+        for index, entry in numbered
+        for number, caption in enumerate(entry["captions"])
+        if not caption.strip()
+    ]
+
+
+def settle_empty_captions(place: str, entries: Sequence[Any], policy: str) -> None:
+    """Counts the empty captions in a line, or refuses them.
+
+    Dropping one would break the pairing of translations, and the released code keeps them.
+
+    Args:
+      place: where the entries are from, for the line.
+      policy: `data.empty_captions`, "keep" or "error".
+
+    Raises:
+      ValueError: another policy, or "error" and there is an empty caption.
+    """
+    if policy not in EMPTY_CAPTIONS:
+        raise ValueError(f"data.empty_captions is {policy!r}, expected one of {EMPTY_CAPTIONS}")
+    if not (found := empty_captions(enumerate(entries))):
+        return
+    if policy == "error":
+        raise ValueError(
+            f"{place}: {found[0]}; write it, remove it, or set --config.data.empty_captions=keep"
+        )
+    log.warning(
+        "%s: %d captions are empty and kept (first: %s); --config.data.empty_captions=error "
+        "refuses them",
+        place, len(found), found[0],
+    )  # fmt: skip

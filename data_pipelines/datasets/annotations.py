@@ -13,7 +13,11 @@ from typing import Any
 import numpy as np
 
 from data_pipelines.datasets import multilingual
-from data_pipelines.datasets.annotation_file import content_problem, read_entries
+from data_pipelines.datasets.annotation_file import (
+    content_problem,
+    read_entries,
+    settle_empty_captions,
+)
 from data_pipelines.datasets.layouts import LAYOUTS, DatasetLayout, get_layout
 from data_pipelines.datasets.split import SPLITS, Split
 from tipr_jax.languages import run_languages
@@ -21,7 +25,9 @@ from tipr_jax.languages import run_languages
 log = logging.getLogger("tipr_jax")
 
 
-def load_dataset(name: str, root: str, languages: Sequence[str] = ()) -> dict[str, Split]:
+def load_dataset(
+    name: str, root: str, languages: Sequence[str] = (), empty_captions: str = "keep"
+) -> dict[str, Split]:
     """Reads all splits of a data set.
 
     Args:
@@ -31,6 +37,7 @@ def load_dataset(name: str, root: str, languages: Sequence[str] = ()) -> dict[st
         to read from {split}_reid_{language}.json. Train ids then count persons in the order of
         their first appearance, as in the released Bi-IRRA, and captions without a translation are
         dropped, which is logged.
+      empty_captions: "keep" counts them in a line, "error" refuses them.
 
     Returns:
       {"train", "val", "test"} -> Split; a split without entries is empty (ICFG-PEDES has no val).
@@ -42,13 +49,17 @@ def load_dataset(name: str, root: str, languages: Sequence[str] = ()) -> dict[st
     languages = run_languages(languages)
     if languages:
         directory, image_root = find_directory(name, root)
-        return {split: _read_languages(directory, image_root, split, languages) for split in SPLITS}
+        return {
+            split: _read_languages(directory, image_root, split, languages, empty_captions)
+            for split in SPLITS
+        }
     layout = get_layout(name)
     annotation_file, image_root = find_files(name, root)
     entries = read_entries(annotation_file)
     for index, entry in enumerate(entries):
         if problem := entry_problem(layout, entry):
             raise ValueError(f"{annotation_file}: entry {index}: {problem}")
+    settle_empty_captions(annotation_file, entries, empty_captions)
     if told := number_persons(layout, entries):
         log.warning("%s: %s", annotation_file, told)
     return {split: _make_split(layout, image_root, split, entries) for split in SPLITS}
@@ -166,10 +177,13 @@ def _make_split(
 
 
 def _read_languages(
-    directory: str, image_root: str, name: str, languages: tuple[str, ...]
+    directory: str, image_root: str, name: str, languages: tuple[str, ...], empty_captions: str
 ) -> Split:
     files = multilingual.find_files(directory, name, languages)
-    aligned = list(zip(*multilingual.read_aligned(files).values(), strict=True)) if files else []
+    read = multilingual.read_aligned(files) if files else {}
+    for language, entries in read.items():
+        settle_empty_captions(files[language], entries, empty_captions)
+    aligned = list(zip(*read.values(), strict=True))
     rows = [multilingual.pair_captions(entries) for entries in aligned]  # image -> tuples of texts
     _log_dropped(directory, name, aligned, rows)
     source = [entries[0] for entries in aligned]

@@ -1,8 +1,9 @@
 """Captions in several languages: one file per split and language, aligned entry by entry.
 
-`{split}_reid_{language}.json` is a list of {file_path, id, captions}. Entry k of every language
-describes the same image, and caption i of the entry is a translation of caption i in every other
-language. This is the form in which the authors of Bi-IRRA publish their captions.
+`{split}_reid_{language}.json`, in the directory of the data set or in its annos/, is a list of
+{file_path, id, captions}. Entry k of every language describes the same image, and caption i of the
+entry is a translation of caption i in every other language. This is the form in which the authors
+of Bi-IRRA publish their captions.
 """
 
 import os
@@ -14,6 +15,7 @@ from tipr_jax.languages import LANGUAGES
 
 # How file names spell a language, where they differ from us; the authors' spelling comes first.
 FILE_NAMES = {"zh": ("ch", "zh")}
+FOLDER = "annos"  # in the directory of the data set, where the authors keep the files
 HOMEPAGE = "https://huggingface.co/datasets/zzhugging/Bi-IRRA"
 FIELDS = ("file_path", "id", "captions")
 OPTIONAL_SPLITS = ("val",)
@@ -38,9 +40,10 @@ def find_files(directory: str, split: str, languages: Sequence[str]) -> dict[str
             expected = " or ".join(_file_names(split, name))
             found = list(files) or ["no language"]
             raise FileNotFoundError(
-                f"{directory} has no {split} captions in {name}: expected {expected} there, found "
-                f"{', '.join(found)}; add the file (the authors' are at {HOMEPAGE}), or choose "
-                "among those found with --config.data.source and --config.data.target"
+                f"{directory} has no {split} captions in {name}: expected {expected} there or in "
+                f"{FOLDER}/, found {', '.join(found)}; add the file (the authors' are at "
+                f"{HOMEPAGE}), or choose among those found with --config.data.source and "
+                "--config.data.target"
             )
     return {name: files[name] for name in languages}
 
@@ -118,5 +121,7 @@ def _file_names(split: str, language: str) -> list[str]:
 
 
 def _find(directory: str, split: str, language: str) -> str | None:
-    paths = [os.path.join(directory, name) for name in _file_names(split, language)]
+    folders = (directory, os.path.join(directory, FOLDER))
+    names = _file_names(split, language)
+    paths = [os.path.join(folder, name) for folder in folders for name in names]
     return next((path for path in paths if os.path.isfile(path)), None)

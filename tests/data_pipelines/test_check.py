@@ -44,7 +44,8 @@ def test_every_problem_is_reported_and_fails_the_check(write_layout, tiny_entrie
         file.truncate(check.preprocess.MAX_BYTES + 1)
     shutil.copy(images / train[4], images / test[0])
     changed = [dict(entry) for entry in entries]
-    changed[-1]["captions"] = [" "]
+    changed[-1]["captions"] = [7]
+    changed[-2]["captions"] = [" "]
     changed = [entry for entry in changed if entry["id"] != 4]
     write_layout("cuhk_pedes", changed, images=False)
 
@@ -58,6 +59,7 @@ def test_every_problem_is_reported_and_fails_the_check(write_layout, tiny_entrie
         "bad annotation entry": 1,
     }
     assert len(report.notes["persons are numbered anew"]) == 1
+    assert len(report.notes["empty captions"]) == 1
     assert train[0] in report.problems["missing image"][0]
     assert test[0] in report.problems["image in several splits"][0]
     assert check.main(["--name=cuhk_pedes", f"--root={root}"]) == 1
@@ -77,6 +79,32 @@ def test_duplicates_inside_a_split_and_shared_captions_are_notes(write_layout, t
     assert len(report.notes["image listed or stored twice"]) == 1
     shared = [f"test+train: {caption}" for caption in train[0]["captions"]]
     assert report.notes["caption in several splits"] == shared
+
+
+def test_a_split_without_entries(write_layout, tiny_entries):
+    for split in ("train", "test"):
+        entries = [e for e in tiny_entries("cuhk_pedes") if e["split"] != split]
+        report = check.check_dataset("cuhk_pedes", str(write_layout("cuhk_pedes", entries)))
+        assert f"{split} has no sound entry" in report.problems["empty split"][0]
+
+
+def test_one_image_under_two_persons(write_layout, tiny_entries):
+    entries = tiny_entries("cuhk_pedes")
+    one, other = [e for e in entries if e["split"] == "train" and e["id"] in (1, 2)][::5]
+    other["file_path"] = one["file_path"]
+    report = check.check_dataset("cuhk_pedes", str(write_layout("cuhk_pedes", entries)))
+    (line,) = report.notes["image of several persons"]
+    assert one["file_path"] in line and "ids 1, 2" in line
+
+
+def test_captions_that_are_cut_are_counted_with_their_ends(write_layout, tiny_entries, capsys):
+    entries = tiny_entries("cuhk_pedes")
+    for number, entry in enumerate(entries[:3]):
+        entry["captions"] = ["a man " * 40 + f"and hat {number}"]
+    root = write_layout("cuhk_pedes", entries)
+    assert check.main([f"--root={root}"]) == 0
+    printed = capsys.readouterr().out
+    assert "note: captions of more than 77 tokens: 3" in printed and "and hat 2" in printed
 
 
 def test_long_lists_are_cut(root, images):

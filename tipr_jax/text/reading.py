@@ -12,6 +12,12 @@ def is_cut(tokenizer: Tokenizer, texts: Sequence[str], length: int) -> np.ndarra
     return _used(tokenizer, texts, length + 1) > _used(tokenizer, texts, length)
 
 
+def share_cut(tokenizer: Tokenizer, texts: Sequence[str], length: int, sample: int = 1000) -> float:
+    """The share of the texts that have more tokens than `length`, estimated on `sample` of them."""
+    chosen = texts[:: max(1, len(texts) // sample)]
+    return float(is_cut(tokenizer, chosen, length).mean()) if chosen else 0.0
+
+
 def unread(tokenizer: Tokenizer, text: str, length: int) -> str:
     """The end of a text that is not read; "" if all of it is."""
     if not is_cut(tokenizer, [text], length)[0]:

@@ -191,7 +191,8 @@ def test_cuhk_file_under_the_name_of_icfg(write_layout, tiny_entries, caplog):
         ({"split": 1}, "split must be one of train, val, test, found 1"),
         ({"captions": {"en": "a man"}}, "captions must be a list"),
         ({"captions": []}, "captions must be a list of at least one string"),
-        ({"captions": ["ok", " \n"]}, "caption 1 is empty"),
+        ({"captions": ["ok", "\ud83d half"]}, "caption 1 has no whole character at place 0"),
+        ({"file_path": "\udcd5.png"}, "file_path has no whole character"),
         ({"captions": [None]}, "caption 0 must be a string"),
         ({"file_path": 5}, "file_path must be a path"),
         ({"file_path": ""}, "file_path must be a path"),
@@ -207,6 +208,19 @@ def test_bad_entry_is_named(write_layout, tiny_entries, change, expected):
     entries[4] |= change
     message = error_of(ValueError, "cuhk_pedes", write_layout("cuhk_pedes", entries, images=False))
     assert "reid_raw.json: entry 4: " in message and expected in message
+
+
+def test_empty_captions_are_counted_or_refused(write_layout, tiny_entries, caplog):
+    entries = tiny_entries("cuhk_pedes")
+    entries[4]["captions"] = ["ok", " \n"]
+    root = str(write_layout("cuhk_pedes", entries, images=False))
+    splits = annotations.load_dataset("cuhk_pedes", root)
+    assert "1 captions are empty and kept (first: entry 4: caption 1 is empty)" in caplog.text
+    assert " \n" in [caption for split in splits.values() for caption in split.caption]
+    with pytest.raises(ValueError, match="reid_raw.json: entry 4: caption 1 is empty"):
+        annotations.load_dataset("cuhk_pedes", root, empty_captions="error")
+    with pytest.raises(ValueError, match="empty_captions is 'drop'"):
+        annotations.load_dataset("cuhk_pedes", root, empty_captions="drop")
 
 
 def test_entry_that_is_not_an_object(write_layout):

@@ -130,7 +130,8 @@ def test_extra_captions_are_dropped_and_counted(write_languages, caplog):
 def test_a_missing_language_says_which_are_there(write_languages):
     directory = write_languages(languages=("en", "zh", "de"), images=False)
     message = error_of(directory, ("en", "fr"), FileNotFoundError)
-    assert "no train captions in fr: expected train_reid_fr.json there, found en, zh, de" in message
+    assert "no train captions in fr: expected train_reid_fr.json there" in message
+    assert "or in annos/, found en, zh, de" in message
     (directory / "train_reid_ch.json").unlink()
     message = error_of(directory, kind=FileNotFoundError)
     assert "expected train_reid_ch.json or train_reid_zh.json" in message
@@ -183,7 +184,6 @@ def test_another_id(write_languages):
         ({"id": -1}, "id -1 is outside"),
         ({"captions": []}, "captions must be a list of at least one string"),
         ({"captions": 3}, "captions must be a list"),
-        ({"captions": [" \u3000"]}, "caption 0 is empty"),
         ({"file_path": "../x.png"}, "leaves imgs/"),
     ],
 )
@@ -193,6 +193,26 @@ def test_bad_entry_is_named(write_languages, file, changed, expected):
     change(directory / file, lambda entries: entries[1].update(changed))
     message = error_of(directory)
     assert f"{directory}/{file}: entry 1: " in message and expected in message
+
+
+def test_an_empty_translation_keeps_its_place(write_languages, caplog):
+    directory = write_languages(images=False)
+    path = directory / "train_reid_ch.json"
+    change(path, lambda entries: entries[1].update(captions=[" \u3000"]))
+    train = load(directory)["train"]
+    assert " \u3000" in train.translation["zh"] and len(train.translation["zh"]) == len(
+        train.caption
+    )
+    assert f"{path}: 1 captions are empty and kept (first: entry 1: caption 0" in caplog.text
+
+
+def test_the_authors_folder_is_found(write_languages):
+    directory = write_languages()
+    before = load(directory)["train"]
+    (directory / "annos").mkdir()
+    for path in directory.glob("*_reid_*.json"):
+        path.rename(directory / "annos" / path.name)
+    assert load(directory)["train"].translation == before.translation
 
 
 def test_entries_without_fields(write_languages):
