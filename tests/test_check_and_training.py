@@ -6,6 +6,7 @@ failed before.
 """
 
 import json
+import os
 import shutil
 from pathlib import Path
 
@@ -48,6 +49,14 @@ def turn(path: Path) -> None:
     picture.save(path, "JPEG", exif=exif)
 
 
+def rename_to_bytes(root: Path, entries: list[dict], entry: dict) -> None:
+    """As a Chinese zip leaves it; JSON holds such a byte as half a character."""
+    name = os.fsdecode(b"\xd5\xd5.png")
+    if (path := image(root, entry)).exists():
+        path.rename(root / "CUHK-PEDES" / "imgs" / name)
+        entry["file_path"] = name
+
+
 def without_split(root: Path, entries: list[dict], entry: dict) -> None:
     entries[:] = [other for other in entries if other["split"] != entry["split"]]
 
@@ -74,7 +83,8 @@ DAMAGES = {
         file_path=entry["file_path"].replace("/", "\\")
     ),
     "path above": to_entry(file_path="../x.png"),
-    "path of half a character": to_entry(file_path="\udcff.png"),
+    "path of half a character": to_entry(file_path="\ud83d.png"),
+    "name that is no UTF-8": rename_to_bytes,
     "split unknown": to_entry(split="query"),
     "split spelt otherwise": to_entry(split="Train"),
     "entry a list": lambda root, entries, entry: entries.append([1]),

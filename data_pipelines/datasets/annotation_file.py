@@ -110,8 +110,10 @@ def path_problem(key: str, path: Any, base: str) -> str | None:
     """Says why a path read from JSON does not lead into the directory `base`; None if it does."""
     if not isinstance(path, str) or not path or "\0" in path:
         return f"{key} must be a path relative to {base}, found {path!r}"
-    if problem := _not_unicode(path):
-        return f"{key} {problem}"
+    try:
+        os.fsencode(path)  # bytes that are no UTF-8 come as "\udc80" to "\udcff" and go back
+    except UnicodeEncodeError:
+        return f"{key} {path!r} cannot be the name of a file; write it anew"
     parts = path.replace("\\", "/").split("/")
     if parts[0] == "" or parts[0].endswith(":") or ".." in parts:
         return f"{key} {path!r} leaves {base}; use a path relative to it, without '..'"

@@ -192,7 +192,7 @@ def test_cuhk_file_under_the_name_of_icfg(write_layout, tiny_entries, caplog):
         ({"captions": {"en": "a man"}}, "captions must be a list"),
         ({"captions": []}, "captions must be a list of at least one string"),
         ({"captions": ["ok", "\ud83d half"]}, "caption 1 has no whole character at place 0"),
-        ({"file_path": "\udcd5.png"}, "file_path has no whole character"),
+        ({"file_path": "\ud83d.png"}, "cannot be the name of a file"),
         ({"captions": [None]}, "caption 0 must be a string"),
         ({"file_path": 5}, "file_path must be a path"),
         ({"file_path": ""}, "file_path must be a path"),
