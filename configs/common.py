@@ -46,7 +46,8 @@ def get_config() -> ConfigDict:
     # and negatives of the whole batch, one more forward pass.
     config.micro_batches = 1
     # A directory written by `python -m tipr_jax.convert` or by --mode=export: where training
-    # starts from, and what --mode=eval evaluates if --workdir holds no run of its own.
+    # starts from, and what --mode=eval evaluates if --workdir holds no run of its own. Several with
+    # commas between them: one after the other, the later over the earlier.
     config.init_from = ""
     # Whose image size, stride and text length hold in training: adopt (init_from's) | resize (this
     # config's; tables of positions are resized) | as_official (this config's; positions are treated
@@ -97,6 +98,9 @@ def _data(config: ConfigDict) -> None:
     config.data.train_resize = "bilinear"  # bilinear | bicubic
     config.data.test_resize = "bilinear"  # the same, in evaluation and in searches with the model
     config.data.text_length = 77
+    # whole | within_90_words: what the released IVT does to longer captions, in the data sets where
+    # it does something (RSTPReid leaves them out, ICFG-PEDES cuts them).
+    config.data.long_captions = "whole"
     # Folder of the tokenizer's vocabulary, where it does not come with the package (IVT: a BERT,
     # Bi-IRRA: an XLM-R); "train": one made from the captions. A run keeps it, and hands it on to
     # runs that start there.
@@ -122,6 +126,7 @@ def _evaluation(config: ConfigDict) -> None:
     config.eval.select_on = "test"
     # Of the text-to-image ranking, re-ranked where it is; the mean of several: R1+mAP.
     config.eval.select_by = "R1"
+    config.eval.ties = "earlier"  # earlier | later (released IVT): which of equal epochs is best
 
     # Re-ranking, for methods with a matching head: how many candidates by cosine it scores, 0 for
     # none; how many (text, image) pairs at a time, which is what it takes memory for (the published

@@ -41,6 +41,7 @@ class DataConfig(BatchConfig, Protocol):
     target: str
     languages: Sequence[str]
     empty_captions: str
+    long_captions: str
     caption_lists: Sequence[str]
     image_root: str
     eval_name: str

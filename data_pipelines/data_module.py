@@ -59,19 +59,25 @@ class DataModule:
 
     def _load(self) -> dict[str, Split]:
         if self.cfg.name != image_text_pairs.NAME:
-            empty = self.cfg.empty_captions
-            return self._by_language(load_dataset(self.cfg.name, self.root, self.languages, empty))
+            return self._by_language(self._load_dataset(self.cfg.name, self.languages))
         if self.languages:
             raise ValueError(
                 f"data.name {self.cfg.name} has one language, but {', '.join(self.languages)} are "
                 "asked for; clear --config.data.source, --config.data.target and "
                 "--config.data.languages"
             )
-        evaluated = load_dataset(
-            self.cfg.eval_name, self.root, empty_captions=self.cfg.empty_captions
-        )
+        evaluated = self._load_dataset(self.cfg.eval_name)
         train = image_text_pairs.load_image_text_pairs(self.cfg.caption_lists, self.cfg.image_root)
         return evaluated | {"train": train}
+
+    def _load_dataset(self, name: str, languages: Sequence[str] = ()) -> dict[str, Split]:
+        return load_dataset(
+            name,
+            self.root,
+            languages,
+            empty_captions=self.cfg.empty_captions,
+            long_captions=self.cfg.long_captions,
+        )
 
     def _by_language(self, splits: dict[str, Split]) -> dict[str, Split]:
         """Adds the evaluated splits in the target languages."""

@@ -95,6 +95,7 @@ CORE_LAWS = {
         *(
             "experiment",
             "meter",
+            "optim",
             "metric_writer",
             "results",
             "run_files",

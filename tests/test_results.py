@@ -40,6 +40,7 @@ def test_the_earliest_of_equals_is_the_best_and_missing_splits_do_not_count():
         evaluation(30, reranked=False, test=4.0),
     ]
     assert select(evaluations, Criterion("test", "R1")).step == 10
+    assert select(evaluations, Criterion("test", "R1", ties="later")).step == 20
     assert select(evaluations, Criterion("val", "R1")).step == 20
     assert select(evaluations, Criterion("val_zh", "R1")) is None
 

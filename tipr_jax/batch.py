@@ -174,9 +174,11 @@ class TextLevels:
     """Shorter texts about the person of a caption: word_ids, phrase_ids int32 [B,L].
 
     levels: some of "word" (a few attributes) and "phrase" (a clause). IVT, section 3.2.
+    fresh_repeats: a pair that a sampler shows twice in an epoch has texts of its own each time.
     """
 
     levels: tuple[str, ...] = ("word", "phrase")
+    fresh_repeats: bool = False
 
     def arrays(self, text_length: int) -> dict[str, Column]:
         return {f"{level}_ids": _text(text_length) for level in self.levels}

@@ -220,25 +220,24 @@ def initial_pairs(exp: Experiment, num_pairs: int) -> dict[str, np.ndarray]:
 def initial_params(exp: Experiment) -> Params:
     """Fresh variables of the model, with the values of `config.init_from` in their places."""
     fresh = jax.jit(exp.init, out_shardings=exp.param_shardings)(exp.keys[0])
-    source = exp.config.init_from
-    if not source:
-        return fresh
-    name, fields = run_files.model_fields(source)
-    return start.take_over(
-        fresh,
-        checkpoints.load_params(source)[1],
-        source,
-        fields=fields,
-        source_method=name,
-        method=exp.method,
-        target=exp.model_config,
-        as_official=exp.config.init_positions == "as_official",
-    )
+    for source in filter(None, start.sources(exp.config.init_from)):
+        name, fields = run_files.model_fields(source)
+        fresh = start.take_over(
+            fresh,
+            checkpoints.load_params(source)[1],
+            source,
+            fields=fields,
+            source_method=name,
+            method=exp.method,
+            target=exp.model_config,
+            as_official=exp.config.init_positions == "as_official",
+        )
+    return fresh
 
 
 def source_of(config: ConfigDict, workdir: Path) -> Path | str:
     """What to evaluate: the run in `workdir` if there is one, else `config.init_from` or ""."""
-    return workdir if run_files.is_run(workdir) else config.init_from
+    return workdir if run_files.is_run(workdir) else start.last_source(config.init_from)
 
 
 def inference_params(exp: Experiment, workdir: Path, language: str = "") -> tuple[int, Params]:

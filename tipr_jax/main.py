@@ -117,7 +117,8 @@ def train_and_report(config: ConfigDict, workdir: Path, typed: frozenset[str]) -
     from tipr_jax import experiment, result_table, results, trainer
     from tipr_jax.pretrained import start
 
-    config = start.sized_like(config, config.init_from, training=True, typed=typed)
+    source = start.last_source(config.init_from)
+    config = start.sized_like(config, source, training=True, typed=typed)
     if config.warm_start and not config.init_from:
         config = warm_start(config, workdir)
     data = open_data(config, workdir)
@@ -283,6 +284,7 @@ def open_data(config: ConfigDict, workdir: Path) -> "DataModule":
     from data_pipelines.vocabulary import open_tokenizer
     from tipr_jax import experiment
     from tipr_jax.models import get_method
+    from tipr_jax.pretrained import start
 
     method = get_method(config.method)
     # Process 0 generates the data and makes the vocabulary; on other disks every process does.
@@ -293,7 +295,7 @@ def open_data(config: ConfigDict, workdir: Path) -> "DataModule":
             config.data.vocab,
             experiment.make_model_config(method, config, {}).vocab_size,
             data.splits["train"],
-            kept=(workdir, Path(config.init_from or workdir)),
+            kept=(workdir, Path(start.last_source(config.init_from) or workdir)),
         )
     return data
 

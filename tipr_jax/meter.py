@@ -28,7 +28,7 @@ class Meter:
         self.config, self.writer = config, writer
         schedule, rate = config.schedule, config.optimizer.learning_rate
         table = optim.learning_rate_table(schedule, rate, (1.0,), per_epoch)[:, 0]
-        self.rates = np.repeat(table, per_epoch * schedule.num_epochs // len(table))
+        self.rates = np.repeat(table, per_epoch * optim.epochs(schedule) // len(table))
         self._pending: tuple[int, dict] | None = None
         self._compiled = False
         self.restart()

@@ -79,6 +79,7 @@ class ScheduleConfig(Protocol):
 
     name: str
     num_epochs: int
+    first_epoch: int
     warmup_epochs: int
     warmup_factor: float
     warmup_method: str
@@ -87,6 +88,14 @@ class ScheduleConfig(Protocol):
     milestones: Sequence[int]
     gamma: float
     power: float
+
+
+def epochs(cfg: ScheduleConfig) -> int:
+    """How many epochs a run trains: `first_epoch` to `num_epochs`, both of them.
+
+    A schedule without first_epoch counts from 1.
+    """
+    return cfg.num_epochs + 1 - getattr(cfg, "first_epoch", 1)
 
 
 class OptimizerConfig(Protocol):
@@ -113,7 +122,7 @@ def learning_rate(cfg: ScheduleConfig, epoch: int, base: float) -> float:
       ValueError: an unknown name.
     """
     if cfg.name == "cosine_unshifted":
-        return unshifted_cosine(cfg, epoch + 1, base)
+        return unshifted_cosine(cfg, epoch + cfg.first_epoch, base)
     warmup = cfg.warmup_epochs
     if epoch < warmup:
         ramp = epoch / warmup if cfg.warmup_method == "linear" else 0.0
@@ -138,7 +147,7 @@ def learning_rate(cfg: ScheduleConfig, epoch: int, base: float) -> float:
 
 
 def unshifted_cosine(cfg: ScheduleConfig, epoch: int, base: float) -> float:
-    """Rate of `epoch`, counted from 1: linear warm-up, then a cosine that starts at epoch 0.
+    """Rate of `epoch`, counted from `first_epoch`: linear warm-up, then a cosine that began at 0.
 
     cfg: num_epochs, warmup_epochs, and the absolute rates start_lr and target_lr, shared by all
     groups. The last epoch is at target_lr. Source: solver/lr_scheduler.py in the release of IVT.
@@ -189,7 +198,7 @@ def learning_rate_table(
         )
     if cfg.name == COSINE_PER_STEP:
         return np.stack([step_rates(cfg, base * m, steps_per_epoch) for m in multipliers], axis=1)
-    rows = ([learning_rate(cfg, e, base * m) for m in multipliers] for e in range(cfg.num_epochs))
+    rows = ([learning_rate(cfg, e, base * m) for m in multipliers] for e in range(epochs(cfg)))
     return np.asarray(list(rows), np.float64)
 
 

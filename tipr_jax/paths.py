@@ -58,7 +58,10 @@ def with_local_paths(config: ConfigDict) -> ConfigDict:
         flag = f"--config.{name}"
         if field not in holder:
             continue
-        if isinstance(holder[field], str):
+        if field == "init_from":  # several, with commas between them; see `pretrained.start`
+            given = [path for path in holder[field].split(",") if path]
+            holder[field] = ",".join(str(local_path(path, flag)) for path in given)
+        elif isinstance(holder[field], str):
             holder[field] = str(local_path(holder[field], flag)) if holder[field] else ""
         else:
             holder[field] = tuple(str(local_path(path, flag)) for path in holder[field])

@@ -36,6 +36,10 @@ class ComputePolicy:
     attention: Implementation = "xla"
     activations: NamedSharding | None = None
 
+    def in_float32(self) -> "ComputePolicy":
+        """The same policy for what is compared with other rows: bfloat16 gives equal scores."""
+        return dataclasses.replace(self, compute=jnp.dtype(jnp.float32))
+
 
 def policy(
     precision: str = "auto",

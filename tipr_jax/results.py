@@ -26,6 +26,7 @@ Scores = dict[str, Directions]  # split -> directions
 Block = dict[str, Any]  # {"split", "step"} and the directions of one set of weights
 
 RERANK_K = "eval/rerank_k"
+TIES = ("earlier", "later")
 
 
 class Evaluation(NamedTuple):
@@ -45,11 +46,12 @@ class Criterion:
     """By what the best evaluation of a run is selected.
 
     select_on: the split; select_by: text-to-image metrics joined by +, as in "R1" or "R1+mAP",
-    whose mean counts.
+    whose mean counts. ties: "earlier" (the released IRRA) or "later" (the released IVT).
     """
 
     select_on: str
     select_by: str
+    ties: str = "earlier"  # or "later": which of equal evaluations is the best
 
     @property
     def source(self) -> str:
@@ -80,8 +82,11 @@ class Criterion:
 
 
 def criterion_of(evaluation_config: Mapping[str, Any]) -> Criterion:
-    """The criterion of the section `eval` of a config."""
-    return Criterion(evaluation_config["select_on"], evaluation_config["select_by"])
+    """The criterion of the section `eval` of a config. Raises ValueError for unknown `ties`."""
+    ties = evaluation_config.get("ties", "earlier")  # which older runs do not have
+    if ties not in TIES:
+        raise ValueError(f"eval.ties is {ties!r}, expected one of {TIES}")
+    return Criterion(evaluation_config["select_on"], evaluation_config["select_by"], ties)
 
 
 def _language(split: str) -> str:
@@ -151,7 +156,7 @@ def selection_score(scores: Directions, select_by: str) -> float:
 
 
 def select(evaluations: Iterable[Evaluation], criterion: Criterion) -> Evaluation | None:
-    """The best evaluation; the earliest of equals, as the released IRRA keeps it.
+    """The best evaluation; of equal ones the earliest, or the latest if the criterion says so.
 
     Re-ranked metrics count if every evaluation was re-ranked, with one number of candidates;
     otherwise all are compared by cosine, for a run that continued may have changed it. Evaluations
@@ -165,7 +170,8 @@ def select(evaluations: Iterable[Evaluation], criterion: Criterion) -> Evaluatio
     def rank(evaluation: Evaluation) -> tuple[float, int]:
         scores = evaluation.scores[split]
         scores = scores if comparable else {"t2i": scores["t2i"]}
-        return selection_score(scores, criterion.select_by), -evaluation.step
+        later = evaluation.step if criterion.ties == "later" else -evaluation.step
+        return selection_score(scores, criterion.select_by), later
 
     return max(known, key=rank, default=None)
 
@@ -198,7 +204,7 @@ def summarise(
     saved = trained if kept is None else [e for e in trained if e.step in kept]
     last = trained[-1]
     report_on = "test" if "test" in last.scores else next(iter(last.scores))
-    criterion = Criterion(selected_on, config.eval.select_by)
+    criterion = criterion_of({**config.eval, "select_on": selected_on})
     chosen = select(saved, criterion) or last
     summary = _block(chosen, report_on) | {
         "selected_on": selected_on,

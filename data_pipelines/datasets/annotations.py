@@ -19,6 +19,7 @@ from data_pipelines.datasets.annotation_file import (
     settle_empty_captions,
 )
 from data_pipelines.datasets.layouts import LAYOUTS, DatasetLayout, get_layout
+from data_pipelines.datasets.long_captions import WHOLE, shorten
 from data_pipelines.datasets.split import SPLITS, Split
 from tipr_jax.languages import run_languages
 
@@ -26,7 +27,12 @@ log = logging.getLogger("tipr_jax")
 
 
 def load_dataset(
-    name: str, root: str, languages: Sequence[str] = (), empty_captions: str = "keep"
+    name: str,
+    root: str,
+    languages: Sequence[str] = (),
+    *,
+    empty_captions: str = "keep",
+    long_captions: str = WHOLE,
 ) -> dict[str, Split]:
     """Reads all splits of a data set.
 
@@ -38,6 +44,7 @@ def load_dataset(
         their first appearance, as in the released Bi-IRRA, and captions without a translation are
         dropped, which is logged.
       empty_captions: "keep" counts them in a line, "error" refuses them.
+      long_captions: of the official annotation file, see `long_captions.shorten`.
 
     Returns:
       {"train", "val", "test"} -> Split; a split without entries is empty (ICFG-PEDES has no val).
@@ -60,6 +67,7 @@ def load_dataset(
         if problem := entry_problem(layout, entry):
             raise ValueError(f"{annotation_file}: entry {index}: {problem}")
     settle_empty_captions(annotation_file, entries, empty_captions)
+    entries = shorten(entries, layout, long_captions)
     if told := number_persons(layout, entries):
         log.warning("%s: %s", annotation_file, told)
     return {split: _make_split(layout, image_root, split, entries) for split in SPLITS}

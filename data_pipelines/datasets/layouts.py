@@ -30,6 +30,8 @@ class DatasetLayout:
     first_train_id: the train ids are first_train_id, first_train_id + 1, ... without a gap.
     attribute_file: attributes of each caption, beside the annotation file (`columns.attributes`);
       "": the data set has none.
+    long_captions: what "within_90_words" does to longer captions, see `long_captions.RULES`; "":
+      nothing.
     published: counts of each split, in each language if there are several; {} if nobody published
       any.
     homepage: where to ask for the data.
@@ -42,6 +44,7 @@ class DatasetLayout:
     path_key: str
     first_train_id: int
     attribute_file: str = ""
+    long_captions: str = ""
     published: Mapping[str, Counts] = dataclasses.field(default_factory=dict)
     homepage: str
     licence: str = "Academic use only; distributed by its authors on request."
@@ -70,6 +73,7 @@ LAYOUTS = {
         annotation_files=("ICFG-PEDES.json", "ICFG_PEDES.json"),
         path_key="file_path",
         first_train_id=0,
+        long_captions="cut",
         published={
             "train": Counts(3102, 34674, 34674),
             "val": NO_ENTRIES,
@@ -83,6 +87,7 @@ LAYOUTS = {
         annotation_files=("data_captions.json",),
         path_key="img_path",
         first_train_id=0,
+        long_captions="leave out",
         published={
             "train": Counts(3701, 18505, 37010),
             "val": Counts(200, 1000, 2000),

@@ -161,3 +161,15 @@ def test_the_whole_transform():
 def test_wrong_shapes_raise():
     with pytest.raises(AssertionError, match="shape"):
         aug.normalise(jnp.zeros((2, H, W), jnp.uint8), irra.MEAN, irra.STD)
+
+
+@pytest.mark.parametrize(("scale_pad", "pad"), [(True, 3), (False, 10)])
+def test_padding_of_the_crop_scales_or_not(scale_pad, pad):
+    """128 rows: 10 * 128 / 384 = 3 pixels, or the released 10 at any size."""
+    image = np.full((400, 128, 64, 3), 255, np.uint8)
+    never = dataclasses.replace(irra.AUGMENTATION.erasing, probability=0.0)
+    how = dataclasses.replace(
+        irra.AUGMENTATION, mean=(0, 0, 0), std=(1, 1, 1), erasing=never, scale_pad=scale_pad
+    )
+    out = np.asarray(AUGMENT(image, KEY, how))
+    assert (out[:, :, 32, 0] == 0).sum(axis=1).max() == pad

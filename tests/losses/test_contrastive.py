@@ -1,11 +1,13 @@
 """The laws that padding and order must obey in SDM, ITC and CMPM."""
 
+import functools
+
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from tipr_jax.losses.contrastive import cmpm_loss, itc_loss, sdm_loss
+from tipr_jax.losses.contrastive import cmpm_loss, in_groups, itc_loss, sdm_loss
 
 
 def losses(person_id, image_id, scale, valid=None) -> dict:
@@ -54,6 +56,41 @@ def test_order_of_the_batch_changes_nothing(name):
     value = function(image, text, person, images)
     shuffled = function(image[order], text[order], person[order], images[order])
     np.testing.assert_allclose(shuffled, value, rtol=1e-5)
+
+
+@pytest.mark.parametrize("name", ["sdm", "cmpm"])
+def test_groups_are_separate_losses_averaged(name):
+    """4 x 28 rows in one batch are four GPUs with 28 each: value and gradients."""
+    image, text, person, _ = batch(112)
+    valid = jnp.arange(112) < 100  # the last GPU has padding
+    loss = {"sdm": functools.partial(sdm_loss, logit_scale=5.0), "cmpm": cmpm_loss}[name]
+
+    def together(a, b):
+        return in_groups(loss, 28, a, b, person, valid=valid)
+
+    def apart(a, b):
+        cuts = [slice(start, start + 28) for start in range(0, 112, 28)]
+        return sum(loss(a[c], b[c], person[c], valid=valid[c]) for c in cuts) / 4
+
+    found, found_grads = jax.value_and_grad(together, (0, 1))(image, text)
+    want, want_grads = jax.value_and_grad(apart, (0, 1))(image, text)
+    np.testing.assert_allclose(found, want, rtol=1e-6)
+    for grad, want_grad in zip(found_grads, want_grads, strict=True):
+        np.testing.assert_allclose(grad, want_grad, rtol=1e-4, atol=1e-7)
+    whole = loss(image, text, person, valid=valid)
+    for group in (0, 112, 500):
+        np.testing.assert_array_equal(
+            in_groups(loss, group, image, text, person, valid=valid), whole
+        )
+
+
+def test_a_group_of_padding_does_not_count():
+    image, text, person, _ = batch(8)
+    valid = jnp.arange(8) < 4
+    found = in_groups(cmpm_loss, 4, image, text, person, valid=valid)
+    np.testing.assert_allclose(found, cmpm_loss(image[:4], text[:4], person[:4]), rtol=1e-6)
+    with pytest.raises(ValueError, match="8 rows cannot be cut into groups of 3"):
+        in_groups(cmpm_loss, 3, image, text, person, valid=valid)
 
 
 def test_sdm_is_zero_where_predictions_equal_labels():

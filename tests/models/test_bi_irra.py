@@ -368,3 +368,16 @@ def test_mesh_changes_nothing(rules, shape):
     for path, value in flatten(grads).items():
         error = np.linalg.norm(ours[path] - value) / max(np.linalg.norm(value), 1e-5)
         assert error < 2 * rounding, f"{path}: {error}"
+
+
+@pytest.mark.parametrize("name", ["bi_irra", "ivt"])
+def test_match_logits_are_float32_under_bfloat16(name):
+    """In bfloat16 a thousand candidates would fall on a few hundred scores: ties decide ranks."""
+    method = get_method(name)
+    changes = {} if name == "bi_irra" else {"levels": ("sentence",), "mask": "none"}
+    config = method.config.tiny(losses=("itc", "itm"), **changes)
+    graphdef, abstract, init = define_model(method, config, ComputePolicy(compute=jnp.bfloat16))
+    model = nnx.merge(graphdef, init(jax.random.key(0)))
+    tokens = jax.random.normal(jax.random.key(1), (1000, config.width), jnp.bfloat16)
+    logits = model.itm_head(tokens)[:, 1]
+    assert logits.dtype == jnp.float32 and len(np.unique(logits)) > 990

@@ -5,6 +5,7 @@ import numpy as np
 import optax
 import pytest
 
+from configs import ivt
 from configs.irra import get_config
 from tipr_jax import optim
 
@@ -84,3 +85,17 @@ def test_rate_is_constant_within_an_epoch():
         updates, state = optimizer.update({"w": jnp.ones(())}, state, params)
         rates.append(-float(updates["w"]))
     np.testing.assert_allclose(rates, np.repeat(table[:, 0], 3), rtol=1e-6)
+
+
+def test_an_epoch_zero_is_one_more():
+    """Released IVT: epochs 1 to 120 on CUHK-PEDES, 0 to 120 on the others; the last at the floor."""
+    tables = {}
+    for name in ("cuhk_pedes_released", "icfg_pedes_released"):
+        config = ivt.get_config(name)
+        config.schedule.update({"num_epochs": 12, "warmup_epochs": 3})
+        tables[name] = optim.learning_rate_table(config.schedule, 0.005, (1.0,))[:, 0]
+        assert optim.epochs(config.schedule) == len(tables[name])
+    cuhk, icfg = tables.values()
+    assert (len(cuhk), len(icfg)) == (12, 13)
+    np.testing.assert_array_equal(icfg[1:], cuhk)
+    assert icfg[0] == 5e-5 and icfg[-1] == 1e-5

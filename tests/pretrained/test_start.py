@@ -3,6 +3,7 @@
 import dataclasses
 import subprocess
 import sys
+import types
 from pathlib import Path
 
 import jax
@@ -11,7 +12,8 @@ import pytest
 from clip_models import openai_clip
 
 from configs import irra as configs
-from tipr_jax import checkpoints
+from configs import ivt as ivt_configs
+from tipr_jax import checkpoints, experiment
 from tipr_jax.models import get_method, irra
 from tipr_jax.models.method import Method, from_positions
 from tipr_jax.nn.pos_embed import patch_grid, resize_pos_embed, resize_relative_bias
@@ -112,6 +114,39 @@ def test_ivt_as_official_leaves_tables_fresh():
     found, fresh, _ = begin("ivt", source, target, as_official=True)
     for path in TABLES["ivt"]:
         np.testing.assert_array_equal(found[path], fresh[path])
+
+
+def test_ivt_as_official_from_imagenet_and_pretraining(tmp_path):
+    """The released start: ImageNet's table of positions, resized; a random second table; else all
+    of the pre-training. Both directories are named in `init_from`.
+    """
+    target = tiny("ivt", image_size=(48, 16))
+    method = get_method("ivt")
+    whole = params_of(tiny("ivt", image_size=(32, 32)), method, 3)
+    imagenet = unflatten({k: v for k, v in flatten(whole).items() if "type_embed" not in k})
+    pretraining = params_of(tiny("ivt", image_size=(16, 16)), method, 4)
+    fields = {"imagenet": (32, 32), "pretraining": (16, 16)}
+    for name, params in (("imagenet", imagenet), ("pretraining", pretraining)):
+        config = dataclasses.asdict(tiny("ivt", image_size=fields[name]))
+        checkpoints.save_params(tmp_path / name, params, {"method": "ivt", "model": config})
+    config = ivt_configs.get_config("debug")
+    config.init_positions = "as_official"
+    config.init_from = f"{tmp_path / 'imagenet'},{tmp_path / 'pretraining'}"
+    exp = types.SimpleNamespace(
+        config=config, method=method, model_config=target, keys=[jax.random.key(5)],
+        init=define_model(method, target, ComputePolicy())[2],
+        param_shardings=jax.sharding.SingleDeviceSharding(jax.devices()[0]),
+    )  # fmt: skip
+    fresh = flatten(exp.init(exp.keys[0]))
+    found = flatten(experiment.initial_params(exp))
+    grids = [patch_grid(size, 8, 8) for size in ((48, 16), (32, 32))]
+    table = np.asarray(flatten(whole)["encoder/pos_embed"])
+    for path, value in flatten(pretraining).items():
+        if path == "encoder/pos_embed":
+            value = resize_pos_embed(table, *grids)
+        if path == "encoder/type_embed":
+            value = fresh[path]
+        np.testing.assert_allclose(found[path], value, rtol=1e-6, atol=1e-7, err_msg=path)
 
 
 def test_ivt_completes_a_part_of_the_trunk():

@@ -35,8 +35,9 @@ class ImageAugmentation:
     """Parameters of `augment_images`; evaluation uses `mean` and `std` alone.
 
     mean, std: of RGB in [0, 1]. pad: black pixels on each side before the random crop, for images
-    that are 384 high; it scales with the height. erasing: of the normalised image. flip_first: the
-    flip comes before the crop, else after it.
+    that are 384 high. scale_pad: smaller images have fewer, in proportion (ours); else `pad` pixels
+    at any size, as released. erasing: of the normalised image. flip_first: the flip comes before
+    the crop, else after it.
     """
 
     mean: tuple[float, float, float]
@@ -44,6 +45,7 @@ class ImageAugmentation:
     pad: int
     erasing: RandomErasing
     flip_first: bool
+    scale_pad: bool = True
 
 
 def normalise(
@@ -110,7 +112,9 @@ def augment_images(image: jax.Array, key: jax.Array, augmentation: ImageAugmenta
     A function of (image, key): other keys give independent views of the same images.
     """
     k_flip, k_crop, k_erase = jax.random.split(key, 3)
-    pad = max(1, round(augmentation.pad * image.shape[1] / PAD_HEIGHT))
+    pad = augmentation.pad
+    if augmentation.scale_pad:
+        pad = max(1, round(pad * image.shape[1] / PAD_HEIGHT))
     if augmentation.flip_first:
         image = random_crop(random_flip(image, k_flip), k_crop, pad)
     else:

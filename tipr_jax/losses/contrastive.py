@@ -123,6 +123,37 @@ def cmpm_loss(
     return _mean(image_to_text, valid) + _mean(text_to_image, valid)
 
 
+def in_groups(
+    loss: Callable[..., jax.Array],
+    group: int,
+    image_embed: jax.Array,
+    text_embed: jax.Array,
+    *ids: jax.Array,
+    valid: jax.Array,
+    **per_row: jax.Array,
+) -> jax.Array:
+    """The mean of a loss over groups of `group` consecutive rows that see no other rows.
+
+    It is the loss of several devices that each compute their own, as with DistributedDataParallel
+    in the released code. 0, or as many as there are rows: the loss of the whole batch. A group of
+    padding rows alone does not count.
+
+    Raises:
+      ValueError: the rows cannot be cut into such groups.
+    """
+    rows = len(image_embed)
+    if not group or group >= rows:
+        return loss(image_embed, text_embed, *ids, valid=valid, **per_row)
+    if rows % group:
+        raise ValueError(f"{rows} rows cannot be cut into groups of {group}")
+    positional, named = jax.tree.map(
+        lambda x: x.reshape(-1, group, *x.shape[1:]),
+        ((image_embed, text_embed, *ids), {"valid": valid, **per_row}),
+    )
+    losses = jax.vmap(lambda a, b: loss(*a, **b))(positional, named)
+    return _mean(losses, jnp.any(named["valid"], axis=1))
+
+
 def itc_loss(
     image_embed: jax.Array,
     text_embed: jax.Array,

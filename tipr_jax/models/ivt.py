@@ -23,7 +23,7 @@ from tipr_jax.augment.image import (
 from tipr_jax.augment.token_removal import keep_tokens
 from tipr_jax.batch import ColumnSpec, MaskedWords, TextLevels
 from tipr_jax.losses.classification import cross_entropy
-from tipr_jax.losses.contrastive import cmpm_loss, l2_normalise
+from tipr_jax.losses.contrastive import cmpm_loss, in_groups, l2_normalise
 from tipr_jax.losses.matching import hard_negatives, matching_loss, soft_itc_loss
 from tipr_jax.models.method import (
     Adopted,
@@ -94,8 +94,16 @@ class Config(ModelConfig):
     levels: tuple[str, ...] = tuple(LEVELS)  # texts, and augmented views, per pair
     mask: str = "both"  # both | image | text | none: from which stream tokens are removed
     mask_bound: float = 0.2  # at most this share of the tokens
+    # True (released): a pair that the sampler shows twice in an epoch has other texts each time.
+    redraw_repeats: bool = False
     mask_per_sample: bool = False  # True (ours): every row draws for itself
     augment: bool = True
+    # The padding before the random crop: 10 pixels at a height of 384, and in proportion at other
+    # sizes; False: 10 pixels at any size, as released.
+    scale_crop_padding: bool = True
+    # CMPM within so many consecutive pairs alone, averaged, as on devices that do not see each
+    # other's (released on CUHK-PEDES and ICFG-PEDES: 4 GPUs with 28 each); 0: the whole batch.
+    loss_group: int = 0
 
     fusion_depth: int = from_shapes(6)
     fusion_ffn: int = from_shapes(3072)
@@ -115,6 +123,8 @@ class Config(ModelConfig):
         for name in ("mask_bound", "drop_path", "dropout"):
             if not 0 <= getattr(self, name) < 1:
                 raise ValueError(f"{name} is {getattr(self, name)}, expected a share in [0, 1)")
+        if self.loss_group < 0:
+            raise ValueError(f"loss_group is {self.loss_group}, expected 0 (all pairs) or more")
         if self.temperature <= 0:
             raise ValueError(f"temperature is {self.temperature}, expected a positive number")
         if self.width % self.heads:
@@ -130,6 +140,13 @@ class Config(ModelConfig):
                 f"losses {self.losses} need levels ('sentence',) and mask 'none', "
                 f"given {self.levels} and {self.mask!r}"
             )
+
+    @property
+    def row_group(self) -> int:
+        return self.loss_group or 1
+
+    def with_row_group(self, rows: int) -> "Config":
+        return dataclasses.replace(self, loss_group=rows if self.loss_group else 0)
 
     def complete(self) -> "Config":
         """The same model with every optional head, against which optimiser patterns are checked."""
@@ -201,7 +218,10 @@ class Ivt(nnx.Module):
                 rngs=rngs,
             )
         if "itm" in c.losses:
-            self.itm_head = dense(c.width, 2, (EMBED, None), normal(0.02), zeros, policy, rngs=rngs)
+            in_float32 = policy.in_float32()
+            self.itm_head = dense(
+                c.width, 2, (EMBED, None), normal(0.02), zeros, in_float32, rngs=rngs
+            )
         if "mlm" in c.losses:
             self.mlm_head = BertMlmHead(c.width, c.vocab_size, policy, rngs=rngs)
 
@@ -219,7 +239,7 @@ class Ivt(nnx.Module):
 def columns(config: Config) -> tuple[ColumnSpec, ...]:
     """The texts of the other levels; in pre-training the masked words."""
     levels = tuple(level for level in config.levels if level != "sentence")
-    specs: list[ColumnSpec] = [TextLevels(levels)] if levels else []
+    specs: list[ColumnSpec] = [TextLevels(levels, config.redraw_repeats)] if levels else []
     if "mlm" in config.losses:
         specs.append(MaskedWords())  # the law of the released pre-training
     return tuple(specs)
@@ -247,7 +267,7 @@ def prepare_inputs(batch: dict[str, jax.Array], key: jax.Array, config: Config) 
     text_ids = jnp.stack([batch[LEVELS[level]] for level in c.levels], axis=1)
     inputs = {"text_ids": text_ids, "text_mask": text_mask(text_ids)}
 
-    views = (_view(batch["image"], k, c.augment) for k in jax.random.split(view_key, count))
+    views = (_view(batch["image"], k, c) for k in jax.random.split(view_key, count))
     inputs["image"] = jnp.stack(list(views), axis=1)
     if c.mask in ("both", "image"):
         grid_rows, grid_cols = ((n - c.patch) // c.stride + 1 for n in c.image_size)
@@ -273,10 +293,11 @@ def prepare_inputs(batch: dict[str, jax.Array], key: jax.Array, config: Config) 
     return inputs | {k: batch[k] for k in ("person_id", "image_id", "valid")}
 
 
-def _view(image: jax.Array, key: jax.Array, augment: bool) -> jax.Array:
+def _view(image: jax.Array, key: jax.Array, config: Config) -> jax.Array:
     """One view of every image, normalised."""
-    if augment:
-        return augment_images(image, key, AUGMENTATION)
+    if config.augment:
+        augmentation = dataclasses.replace(AUGMENTATION, scale_pad=config.scale_crop_padding)
+        return augment_images(image, key, augmentation)
     return normalise(random_flip(image, key), MEAN, STD)
 
 
@@ -342,7 +363,8 @@ def batch_terms(
     valid = jnp.repeat(inputs["valid"], len(config.levels))
     terms = {}
     if "cmpm" in config.losses:
-        terms["cmpm_loss"] = cmpm_loss(image, text, person_id, valid=valid)
+        group = config.loss_group * len(config.levels)
+        terms["cmpm_loss"] = in_groups(cmpm_loss, group, image, text, person_id, valid=valid)
     if "itc" in config.losses:
         if config.normalise_itc:
             image, text = l2_normalise(image), l2_normalise(text)
@@ -444,8 +466,10 @@ def adopt(
     """How a pre-trained trunk, or parts of one (BERT, ViT), enter this model, see `Method.adopt`.
 
     The two tables of image positions are resized where the grids of patches differ. With
-    `as_official` they stay fresh then: the released code silently drops tables that do not fit, so
-    that fine-tuning at stride 12 loses what pre-training at stride 16 has learned.
+    `as_official` the tables of a pre-training are left out then, because the released code silently
+    drops tables that do not fit: fine-tuning at stride 12 loses what pre-training at stride 16 has
+    learned, and keeps ImageNet's resized `pos_embed` (from a source before it in `init_from`) and a
+    random `type_embed`.
     """
     grids = [patch_grid(c.image_size, c.patch, c.stride) for c in (source, target)]
     tables = ("encoder/pos_embed", "encoder/type_embed")
@@ -453,10 +477,10 @@ def adopt(
     if grids[0] == grids[1]:
         return Adopted(loaded, notes)
     change = "{}x{} -> {}x{}".format(*grids[0], *grids[1])
-    if as_official:
-        new = {path: flatten(fresh)[path] for path in tables}
-        note = f"fresh: as_official does not resize {change}"
-        loaded, resized = with_resized(loaded, note, {k: lambda _, k=k: new[k] for k in tables})
+    if as_official and "encoder/type_embed" not in notes:  # not an ImageNet model, which has none
+        kept = {path: flatten(fresh)[path] for path in tables}
+        note = f"as before: as_official does not resize {change}"
+        loaded, resized = with_resized(loaded, note, {k: lambda _, k=k: kept[k] for k in tables})
     else:
         resize = lambda table: resize_pos_embed(table, grids[1], grids[0])  # noqa: E731
         resize_all = {path: resize for path in tables if path not in notes}

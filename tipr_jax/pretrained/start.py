@@ -1,7 +1,8 @@
 """How a run's parameters begin: fresh, or taken over from a run, a released file or other towers.
 
-`config.init_from` names a run or a model directory. Its sizes replace the config's
-sizes (`sized_like`), its parameters the fresh parameters (`take_over`). `config.init_positions`
+`config.init_from` names a run or a model directory, or several, whose parameters are taken over one
+after the other. Its sizes (the last one's) replace the config's sizes (`sized_like`), its
+parameters the fresh parameters (`take_over`). `config.init_positions`
 decides whose image size, stride and text length hold: the source's ("adopt"), or the config's, to
 which the method's `adopt` resizes the tables of positions ("resize", "as_official").
 """
@@ -31,6 +32,19 @@ from tipr_jax.models.method import (
 from tipr_jax.param_tree import flatten
 
 log = logging.getLogger("tipr_jax")
+
+
+def sources(init_from: str) -> list[str]:
+    """The directories of `config.init_from` in the order in which their parameters are taken over:
+    one, or several with commas between them, the later over the earlier.
+    """
+    return [init_from] if Path(init_from).exists() else init_from.split(",")
+
+
+def last_source(init_from: str) -> str:
+    """The directory of `config.init_from` whose sizes and vocabulary hold; "" for none."""
+    return sources(init_from)[-1]
+
 
 INIT_POSITIONS = ("adopt", "resize", "as_official")
 

@@ -105,6 +105,29 @@ def test_bad_files(root, splits, text, message):
         load_attributes(root, splits)
 
 
+def test_an_edited_caption_takes_the_nearest_of_its_image(root, splits, caplog, monkeypatch):
+    """One in a hundred may; here the data set is small, so more."""
+    monkeypatch.setattr(attributes, "MOST_UNMATCHED", 0.1)
+    want = authors_file(root, splits) and load_attributes(root, splits)["train"]
+
+    def edit(content):
+        for entry in content["train"][:2]:
+            entry["captions"] += " indeed"
+
+    authors_file(root, splits, edit)
+    assert load_attributes(root, splits)["train"] == want
+    assert "2 of 20 train captions have no entry" in caplog.text
+    authors_file(root, splits, lambda content: content["train"].pop(0))
+    found = load_attributes(root, splits)["train"]
+    assert sum(a != b for a, b in zip(found, want, strict=True)) <= 1  # a neighbour's, or none
+
+
+def test_writing_our_own_is_said_loudly(root, splits, no_spacy, caplog):
+    load_or_write(root, splits)
+    loud = [record.message for record in caplog.records if record.levelname == "WARNING"]
+    assert any("changes the results" in line and "authors' file" in line for line in loud)
+
+
 def test_missing_file_names_the_command(root, splits):
     with pytest.raises(FileNotFoundError, match=f"--name=cuhk_pedes --root={root}") as error:
         load_attributes(root, splits)

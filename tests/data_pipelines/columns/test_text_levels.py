@@ -99,6 +99,15 @@ def test_a_draw_depends_on_seed_epoch_and_row_alone():
     assert here[1] == LevelTexts(captions, None, seed=1)(everything, 2)[1]
 
 
+def test_a_repeated_pair_has_texts_of_its_own_where_asked(make_source):
+    tokenizer = train([CAPTION], 300)
+    source = make_source([CAPTION] * 3, tokenizer)
+    rows, places = np.zeros(40, int), np.arange(40)  # one pair, again and again
+    same = draw_all((TextLevels(),), source)(rows, 0, places)["word_ids"]
+    fresh = draw_all((TextLevels(fresh_repeats=True),), source)(rows, 0, places)["word_ids"]
+    assert len(np.unique(same, axis=0)) == 1 and len(np.unique(fresh, axis=0)) > 1
+
+
 def test_attributes_of_other_captions():
     with pytest.raises(ValueError, match="2 attribute entries for 1 captions"):
         LevelTexts([CAPTION], [{}, {}], seed=0)

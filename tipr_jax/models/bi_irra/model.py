@@ -125,7 +125,7 @@ class BiIrra(nnx.Module):
                 rngs=rngs,
             )
         if "itm" in losses:
-            self.itm_head = TwoLayerHead(c.width, 2, policy, rngs=rngs)
+            self.itm_head = TwoLayerHead(c.width, 2, policy.in_float32(), rngs=rngs)
         if "mim" in losses and c.mim_target != "attention":
             self.mim_head = TwoLayerHead(c.width, c.width, policy, rngs=rngs)
         if "mlm" in losses:
