@@ -42,6 +42,8 @@ def paper() -> ConfigDict:
     config.optimizer.b2 = 0.999
     config.optimizer.eps = 1e-3  # official, large: Adam acts like momentum SGD (AdamW: 1e-8)
     config.optimizer.momentum = 0.9
+    # With precision float16_released: the parameters that the released code keeps in float16.
+    config.optimizer.float16 = r"^(?!.*(embed$|ln_|/ln/|^logit_scale)).*"
     # (pattern, learning-rate multiplier, weight decay); the first match decides.
     config.optimizer.groups = (
         ("^(classifier|mlm_head)/.*bias$", 5.0, False),

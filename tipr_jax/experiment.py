@@ -17,7 +17,7 @@ from tipr_jax import batch, checkpoints, optim, run_files, sharding
 from tipr_jax.languages import languages_of
 from tipr_jax.models import get_method
 from tipr_jax.models.method import Method, ModelConfig, Params
-from tipr_jax.precision import ComputePolicy, policy
+from tipr_jax.precision import FLOAT16_RELEASED, ComputePolicy, policy
 from tipr_jax.pretrained import start
 from tipr_jax.train_state import (
     TrainState,
@@ -175,12 +175,16 @@ def make_optimizer(
     config = exp.config
     how = compute_policy(config, exp.mesh, exp.rules)
     every_head = define_model(exp.method, exp.model_config.complete(), how)[1]
+    params, half = trained(exp.abstract), None
+    if config.precision == FLOAT16_RELEASED:
+        if not (pattern := config.optimizer.get("float16", "")):
+            raise ValueError(
+                f"precision is {FLOAT16_RELEASED!r}, but optimizer.float16 names no parameters: "
+                f"the released {config.method} did not train in float16"
+            )
+        half = optim.named_like(params, pattern)
     return optim.make_optimizer(
-        config.optimizer,
-        config.schedule,
-        trained(exp.abstract),
-        steps_per_epoch,
-        trained(every_head),
+        config.optimizer, config.schedule, params, steps_per_epoch, trained(every_head), half
     )
 
 

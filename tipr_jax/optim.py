@@ -108,6 +108,7 @@ class OptimizerConfig(Protocol):
     b2: float
     eps: float
     momentum: float
+    float16: str
     groups: Sequence[tuple[str, float, bool]]
 
 
@@ -234,6 +235,7 @@ def make_optimizer(
     params: Params,
     steps_per_epoch: int,
     complete: Params | None = None,
+    half: Any = None,
 ) -> tuple[optax.GradientTransformation, np.ndarray]:
     """The optimiser that a config asks for, and its learning-rate table [rows, groups].
 
@@ -243,9 +245,11 @@ def make_optimizer(
       schedule: see `learning_rate` and `learning_rate_table`.
       params, complete: as in `parameter_groups`.
       steps_per_epoch: updates per epoch.
+      half: None, or which parameters are float16 without a master copy, see `without_master_copy`.
 
     Raises:
-      ValueError: for an unknown name, or a group table that does not fit `params`.
+      ValueError: for an unknown name, or a group table that does not fit `params`; `half` with
+        another optimiser than "adam", which the release has.
     """
     groups = parameter_groups(params, tuple(cfg.groups), complete)
     rate = cfg.learning_rate
@@ -259,6 +263,62 @@ def make_optimizer(
     }
     if cfg.name not in steps:
         raise ValueError(f"optimizer.name is {cfg.name!r}, expected one of {sorted(steps)}")
-    steps_per_row = steps_per_epoch * schedule.num_epochs // len(table)
+    steps_per_row = steps_per_epoch * epochs(schedule) // len(table)
     schedule_step = scale_by_rate_table(table, groups.index, steps_per_row)
-    return optax.chain(*steps[cfg.name], schedule_step), table
+    if half is None:
+        return optax.chain(*steps[cfg.name], schedule_step), table
+    if cfg.name != "adam":
+        raise ValueError(f"optimizer.name is {cfg.name!r}, float16 parameters need 'adam'")
+    adam = scale_by_float16_adam(cfg.b1, cfg.b2, cfg.eps, half)
+    return without_master_copy([decay, adam, schedule_step], half), table
+
+
+def named_like(params: Params, pattern: str) -> Any:
+    """A tree of bools like the parameters: whether the pattern is in the parameter's path."""
+    return jax.tree.map_with_path(lambda path, _: bool(re.search(pattern, path_name(path))), params)
+
+
+def without_master_copy(
+    steps: Sequence[optax.GradientTransformation], half: Any
+) -> optax.GradientTransformation:
+    """The steps of an optimiser that trains float16 parameters directly, as the released IRRA does.
+
+    Gradients, moments and parameters keep float32 arrays here, but hold values that float16 has:
+    small gradients and their squares vanish, and an update of less than half a unit in the last
+    place of its parameter is lost. A float32 master copy, as mixed precision usually keeps, loses
+    neither. Between these values is computed in float32 (the release rounds there, too).
+
+    half: tree of bools like the parameters, True for those that are float16.
+    """
+    chain = optax.chain(*steps)
+
+    def update(grads: Any, state: Any, params: Any = None) -> tuple[Any, Any]:
+        assert params is not None, "it rounds the new parameters"
+        updates, state = chain.update(_in_float16(grads, half), state, params)
+        new = _in_float16(jax.tree.map(jnp.add, params, updates), half)
+        change = lambda n, p, u, h: jnp.where(h, n - p, u)  # noqa: E731
+        return jax.tree.map(change, new, params, updates, half), state
+
+    return optax.GradientTransformation(chain.init, update)
+
+
+def scale_by_float16_adam(
+    b1: float, b2: float, eps: float, half: Any
+) -> optax.GradientTransformation:
+    """`optax.scale_by_adam` whose moments are rounded before they are used, see above."""
+
+    def update(grads: Any, state: Any, params: Any = None) -> tuple[Any, Any]:
+        del params
+        mu = _in_float16(optax.tree.update_moment(grads, state.mu, b1, 1), half)
+        nu = _in_float16(optax.tree.update_moment(grads, state.nu, b2, 2), half)
+        count = state.count + 1
+        mu_hat = optax.tree.bias_correction(mu, b1, count)
+        nu_hat = optax.tree.bias_correction(nu, b2, count)
+        updates = jax.tree.map(lambda m, v: m / (jnp.sqrt(v) + eps), mu_hat, nu_hat)
+        return updates, optax.ScaleByAdamState(count, mu, nu)
+
+    return optax.GradientTransformation(optax.scale_by_adam(b1, b2, eps).init, update)
+
+
+def _in_float16(tree: Any, half: Any) -> Any:
+    return jax.tree.map(lambda x, h: jnp.where(h, x.astype(jnp.float16), x), tree, half)

@@ -12,7 +12,8 @@ import jax.numpy as jnp
 from jax.extend.backend import get_backend
 from jax.sharding import NamedSharding
 
-PRECISIONS = ("auto", "float32", "bfloat16")
+FLOAT16_RELEASED = "float16_released"
+PRECISIONS = ("auto", "float32", "bfloat16", FLOAT16_RELEASED)
 REMATS = ("none", "dots", "full")
 ATTENTIONS = ("auto", "xla", "cudnn")
 Implementation: TypeAlias = Literal["xla", "cudnn"]  # of attention
@@ -51,7 +52,8 @@ def policy(
     """The policy that a config asks for, on the devices of this process.
 
     `auto` precision is bfloat16 on TPU and GPU, float32 on CPU; `auto` attention is cudnn where it
-    runs, else xla.
+    runs, else xla. `float16_released` computes in float16, on a CPU in float32; with it the
+    optimiser keeps no master copy, see `optim.without_master_copy`.
 
     Raises:
       ValueError: a name that does not exist, or cudnn where there is none.
@@ -63,6 +65,8 @@ def policy(
             raise ValueError(f"{field} is {given[field]!r}, expected one of {known}")
     if precision == "auto":
         precision = "float32" if jax.default_backend() == "cpu" else "bfloat16"
+    if precision == FLOAT16_RELEASED:  # XLA has no float16 products on a CPU
+        precision = "float32" if jax.default_backend() == "cpu" else "float16"
     if attention == "auto":
         attention = "cudnn" if precision == "bfloat16" and on_nvidia_gpu() else "xla"
     elif attention == "cudnn" and (precision == "float32" or not on_nvidia_gpu()):

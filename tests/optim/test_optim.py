@@ -1,13 +1,20 @@
 """Parameter groups, learning rates, and update rules against torch."""
 
+import json
+from pathlib import Path
+
+import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
+import torch
 
 from configs import ivt
 from configs.irra import get_config
-from tipr_jax import optim
+from tipr_jax import experiment, optim
+from tipr_jax.param_tree import flatten
+from tipr_jax.pretrained import irra, key_table
 
 
 @pytest.mark.parametrize(
@@ -88,7 +95,7 @@ def test_rate_is_constant_within_an_epoch():
 
 
 def test_an_epoch_zero_is_one_more():
-    """Released IVT: epochs 1 to 120 on CUHK-PEDES, 0 to 120 on the others; the last at the floor."""
+    """Released IVT: epochs 1 to 120 on CUHK-PEDES, 0 to 120 on the others."""
     tables = {}
     for name in ("cuhk_pedes_released", "icfg_pedes_released"):
         config = ivt.get_config(name)
@@ -99,3 +106,78 @@ def test_an_epoch_zero_is_one_more():
     assert (len(cuhk), len(icfg)) == (12, 13)
     np.testing.assert_array_equal(icfg[1:], cuhk)
     assert icfg[0] == 5e-5 and icfg[-1] == 1e-5
+    config.optimizer.update({"name": "sgd", "momentum": 0.0, "weight_decay": 0.0})
+    config.optimizer.groups = ((".*", 1.0, True),)
+    optimizer, _ = optim.make_optimizer(config.optimizer, config.schedule, {"w": jnp.zeros(())}, 2)
+    state, rates = optimizer.init({"w": jnp.zeros(())}), []
+    for _ in range(26):
+        updates, state = optimizer.update({"w": jnp.ones(())}, state, {"w": jnp.zeros(())})
+        rates.append(-float(updates["w"]))
+    np.testing.assert_allclose(rates, np.repeat(icfg, 2), rtol=1e-6)
+
+
+def test_the_released_float16_keeps_what_the_release_keeps(golden_dtypes):
+    """Which parameters are float16, by the list of a released checkpoint."""
+    config = get_config()
+    params = experiment.build(config).abstract_params
+    half = flatten(optim.named_like(params, config.optimizer.float16))
+    for key, (row, _) in key_table.torch_keys(params, irra.TABLE).items():
+        assert half[row.path] == (golden_dtypes[key] == "float16"), key
+
+
+@pytest.fixture
+def golden_dtypes():
+    path = Path(__file__).parents[1] / "golden" / "irra" / "vitb16_params.json"
+    return {entry["key"]: entry["dtype"] for entry in json.loads(path.read_text())}
+
+
+def test_float16_without_master_copy_steps_as_torch():
+    """Adam on float16 tensors in PyTorch, eps 1e-3 as released, step for step from its own state.
+
+    The reference also rounds inside of a step, so what is left differs by a unit in the last place.
+    """
+    rng = np.random.default_rng(0)
+    there = torch.tensor(rng.normal(size=2000).astype(np.float16), requires_grad=True)
+    reference = torch.optim.Adam([there], lr=1e-3, eps=1e-3)
+    half = {"w": True}
+    adam = optim.scale_by_float16_adam(0.9, 0.999, 1e-3, half)
+    optimizer = optim.without_master_copy([adam, optax.scale(-1e-3)], half)
+    step = jax.jit(optimizer.update)
+    float32 = lambda x: {"w": jnp.asarray(x.detach().float().numpy())}  # noqa: E731
+    state, equal = optimizer.init(float32(there)), []
+    for grad in (0.1 * rng.normal(size=(30, 2000))).astype(np.float16):
+        before, there.grad = float32(there), torch.tensor(grad)
+        reference.step()
+        updates, (moments, *_) = step({"w": jnp.asarray(grad, jnp.float32)}, state, before)
+        theirs = reference.state[there]
+        pairs = [
+            (optax.apply_updates(before, updates)["w"], there.detach()),
+            (moments.mu["w"], theirs["exp_avg"]),
+            (moments.nu["w"], theirs["exp_avg_sq"]),
+        ]
+        for found, want in ((np.asarray(a), b.numpy()) for a, b in pairs):
+            np.testing.assert_array_equal(found, found.astype(np.float16))
+            # The unit of the terms, for the result of terms that cancel is small and its unit, too;
+            # an update of 1e-3 is itself a quotient of rounded numbers, a few units exact.
+            terms = np.maximum(np.abs(want), np.maximum(np.abs(grad) * 0.1, 8e-3)).astype("f2")
+            assert (np.abs(found - want.astype(np.float32)) <= np.spacing(terms)).all()
+            equal.append((found == want).mean())
+        mu, nu = float32(theirs["exp_avg"]), float32(theirs["exp_avg_sq"])
+        state = (moments._replace(mu=mu, nu=nu), *state[1:])
+    assert np.mean(equal) > 0.9
+
+
+def test_float16_without_master_copy_loses_what_the_release_loses():
+    sgd = optim.without_master_copy([optax.sgd(1.0)], {"half": True, "whole": False})
+    params = {"half": jnp.ones(3), "whole": jnp.ones(3)}
+    grads = jnp.array([1e-8, 1e-4, 1e-2])  # vanishes; less than half a unit of 1.0; arrives
+    updates, _ = sgd.update({"half": grads, "whole": grads}, sgd.init(params), params)
+    moved = {k: np.asarray(u != 0).tolist() for k, u in updates.items()}
+    assert moved == {"half": [False, False, True], "whole": [True, True, True]}
+
+
+def test_precision_without_a_pattern_is_refused():
+    config = ivt.get_config("debug")
+    config.precision = "float16_released"
+    with pytest.raises(ValueError, match="optimizer.float16 names no parameters"):
+        experiment.make_optimizer(experiment.build(config), 10)
