@@ -86,8 +86,8 @@ def quickstart(config: ConfigDict) -> None:
     config.model.text_depth = 2
     config.model.embed_dim = 128
     config.model.fusion_depth = 1
-    config.model.mlm_rows = 0.125
-    config.model.mlm_group = 32  # so that hardly ever a group has more labels than room
+    config.model.mlm_group = 128  # one device
+    config.model.mlm_rows = 0.02
 
     config.optimizer.name = "adamw"
     config.optimizer.learning_rate = 3e-4

@@ -91,7 +91,7 @@ def recipes(given: str) -> list[str]:
         return []
     import torch_twin
 
-    return [torch_twin.default_recipe()] if given == "default" else _names(given)
+    return torch_twin.default_recipes() if given == "default" else _names(given)
 
 
 def run(args: argparse.Namespace) -> dict[str, Any]:

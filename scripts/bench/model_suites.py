@@ -106,8 +106,8 @@ def encode_cases(options: Any) -> Iterator[Case]:
     """Both towers at every batch size, from the device's memory, without gradients."""
     for batch in options.batch:
         exp = experiment.build(load_config(options.model, batch, options.precision))
-        # One text pass or two is a matter of training.
-        recipes = [r for r in options.recipes if not r.endswith("-one-pass")]
+        # What a fair twin leaves out is a matter of training.
+        recipes = list(dict.fromkeys(r.removesuffix("-fair") for r in options.recipes))
         twins = {recipe: _twin(exp, recipe).encode_calls() for recipe in recipes}
         size, shapes = exp.config.data.batch_size, experiment.abstract_batch(exp)
         inputs = {"image": shapes["image"], "text": shapes["text_ids"]}

@@ -1,4 +1,4 @@
-"""Cross-entropy losses over classes: identities, masked words."""
+"""Cross-entropy losses over classes; of masked words see `masked_words`."""
 
 import chex
 import jax
@@ -51,18 +51,3 @@ def identity_loss(
     image_loss, image_accuracy = cross_entropy(image_logits, person_id, weight)
     text_loss, text_accuracy = cross_entropy(text_logits, person_id, weight)
     return (image_loss + text_loss) / 2, image_accuracy, text_accuracy
-
-
-def masked_lm_loss(
-    logits: jax.Array, label: jax.Array, total: jax.Array | None = None
-) -> tuple[jax.Array, jax.Array]:
-    """Cross-entropy and accuracy over the positions whose label is not 0, float32 scalars.
-
-    Source: IRRA, section 3.2; `compute_mlm` of model/objectives.py in its release.
-
-    Args:
-      logits: float [...,V].
-      label: int [...], the masked token's id, or 0 where no token is masked.
-      total: number of labels of the whole batch, if these positions are a part of it.
-    """
-    return cross_entropy(logits, label, label != 0, total)

@@ -22,8 +22,9 @@ from tipr_jax.augment.image import (
     random_flip,
 )
 from tipr_jax.augment.masking import mask_tokens
-from tipr_jax.losses.classification import identity_loss, masked_lm_loss
+from tipr_jax.losses.classification import identity_loss
 from tipr_jax.losses.contrastive import cmpm_loss, in_groups, itc_loss, sdm_loss
+from tipr_jax.losses.masked_words import masked_word_loss
 from tipr_jax.models.method import (
     Adopted,
     Method,
@@ -103,8 +104,8 @@ class Config(ModelConfig):
     # SDM and CMPM within so many consecutive rows alone, averaged, as on devices that do not see
     # each other's rows (the released code on several GPUs); 0: the whole batch.
     loss_group: int = 0
-    mlm_rows: float = 0.2  # share of the positions that the MLM head computes; see `mlm_terms`
-    mlm_group: int = 8  # captions that share this room; a device should hold whole groups
+    mlm_rows: float = 0.1  # share of the positions whose words are scored in one pass
+    mlm_group: int = 8  # captions that share a pass; a device should hold whole groups
 
     def __post_init__(self):
         unknown = set(self.losses) - set(LOSSES)
@@ -189,8 +190,14 @@ class MlmHead(nnx.Module):
             width, vocab_size, (EMBED, VOCAB), normal(proj_std), bias, policy, rngs=rngs
         )
 
+        self.dtype = policy.compute
+
+    def hidden(self, x: jax.Array) -> jax.Array:
+        """What `fc` scores the vocabulary by: [...,C] -> [...,C] in the compute dtype."""
+        return self.ln(quick_gelu(self.dense(x))).astype(self.dtype)
+
     def __call__(self, x: jax.Array) -> jax.Array:
-        return self.fc(self.ln(quick_gelu(self.dense(x))))
+        return self.fc(self.hidden(x))
 
 
 class Irra(nnx.Module):
@@ -342,35 +349,19 @@ def mlm_terms(
     config: Config,
     total: jax.Array,
 ) -> dict[str, jax.Array]:
-    """Masked-word loss and accuracy, sums over `total`; the head runs only where labels are.
-
-    About 5 % of the positions have a label and the vocabulary is wide. So every `mlm_group` rows
-    move their labelled tokens into a buffer of `mlm_rows` of their positions: no token leaves its
-    device. A batch with a group of more labels (full captions and unlucky draws) takes the plain
-    path: the loss is the same either way.
-    """
+    """Masked-word loss and accuracy, sums over `total`; words are scored at labels alone."""
     fused = model.fusion(text_tokens, image_tokens)
+    hidden = model.mlm_head.hidden(fused)
     group = config.mlm_group if len(labels) % config.mlm_group == 0 else len(labels)
     labels = labels.reshape(len(labels) // group, -1)  # [groups, positions]
-    size = max(1, math.ceil(config.mlm_rows * labels.shape[1]))
-
-    def head(tokens: jax.Array, labels: jax.Array) -> tuple[jax.Array, jax.Array]:
-        return masked_lm_loss(model.mlm_head(tokens), labels, total)
-
-    # Recomputed in the backward pass: a cond keeps room for the residuals of BOTH branches, and
-    # these would be logits of every position.
-    @jax.checkpoint
-    def plain(fused: jax.Array) -> tuple[jax.Array, jax.Array]:
-        return head(fused, labels)
-
-    def gathered(fused: jax.Array) -> tuple[jax.Array, jax.Array]:
-        rows = jnp.argsort(labels == 0, axis=1, stable=True)[:, :size]  # labelled ones first
-        tokens = jnp.take_along_axis(fused, rows[:, :, None], axis=1)
-        return head(tokens, jnp.take_along_axis(labels, rows, axis=1))
-
-    fused = fused.reshape(*labels.shape, -1)
-    fits = jnp.all(jnp.sum(labels != 0, axis=1) <= size)
-    loss, accuracy = jax.lax.cond(fits, gathered, plain, fused)
+    loss, accuracy = masked_word_loss(
+        hidden.reshape(*labels.shape, -1),
+        model.mlm_head.fc.kernel[...],
+        model.mlm_head.fc.bias[...],
+        labels,
+        total,
+        at_a_time=math.ceil(config.mlm_rows * labels.shape[1]),
+    )
     return {"mlm_loss": config.mlm_weight * loss, "mlm_accuracy": accuracy}
 
 

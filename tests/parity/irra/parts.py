@@ -16,8 +16,9 @@ from parity.irra.model import define
 from parity.irra.training import settings_by_key
 from parity.report import Report, absolute, loss, of_largest, relative
 from tipr_jax import optim
-from tipr_jax.losses.classification import identity_loss, masked_lm_loss
+from tipr_jax.losses.classification import identity_loss
 from tipr_jax.losses.contrastive import cmpm_loss, itc_loss, sdm_loss
+from tipr_jax.losses.masked_words import masked_word_loss
 from tipr_jax.models.irra import Config
 from tipr_jax.nn.pos_embed import resize_pos_embed
 from tipr_jax.param_tree import flatten
@@ -46,8 +47,16 @@ def loss_functions(case: dict[str, jax.Array]) -> dict[str, tuple[Callable, tupl
             lambda a, b: identity_loss(a, b, case["id_labels"])[0],
             (case["image_logits"], case["text_logits"]),
         ),
-        "mlm": (lambda a: masked_lm_loss(a, case["mlm_labels"])[0], (case["mlm_scores"],)),
+        "mlm": (lambda a: _masked_words(a, case["mlm_labels"]), (case["mlm_scores"],)),
     }
+
+
+def _masked_words(scores: jax.Array, labels: jax.Array) -> jax.Array:
+    """The loss of given scores: as tokens, with the identity as vocabulary."""
+    words = scores.shape[-1]
+    tokens, labels = scores.reshape(1, -1, words), labels.reshape(1, -1)
+    eye, total = jnp.eye(words), jnp.sum(labels != 0)
+    return masked_word_loss(tokens, eye, jnp.zeros(words), labels, total, at_a_time=16)[0]
 
 
 @jax.jit
