@@ -292,9 +292,9 @@ def without_master_copy(
     """
     chain = optax.chain(*steps)
 
-    def update(grads: Any, state: Any, params: Any = None) -> tuple[Any, Any]:
+    def update(updates: Any, state: Any, params: Any = None) -> tuple[Any, Any]:
         assert params is not None, "it rounds the new parameters"
-        updates, state = chain.update(_in_float16(grads, half), state, params)
+        updates, state = chain.update(_in_float16(updates, half), state, params)
         new = _in_float16(jax.tree.map(jnp.add, params, updates), half)
         change = lambda n, p, u, h: jnp.where(h, n - p, u)  # noqa: E731
         return jax.tree.map(change, new, params, updates, half), state
@@ -307,10 +307,10 @@ def scale_by_float16_adam(
 ) -> optax.GradientTransformation:
     """`optax.scale_by_adam` whose moments are rounded before they are used, see above."""
 
-    def update(grads: Any, state: Any, params: Any = None) -> tuple[Any, Any]:
+    def update(updates: Any, state: Any, params: Any = None) -> tuple[Any, Any]:
         del params
-        mu = _in_float16(optax.tree.update_moment(grads, state.mu, b1, 1), half)
-        nu = _in_float16(optax.tree.update_moment(grads, state.nu, b2, 2), half)
+        mu = _in_float16(optax.tree.update_moment(updates, state.mu, b1, 1), half)
+        nu = _in_float16(optax.tree.update_moment(updates, state.nu, b2, 2), half)
         count = state.count + 1
         mu_hat = optax.tree.bias_correction(mu, b1, count)
         nu_hat = optax.tree.bias_correction(nu, b2, count)

@@ -7,6 +7,7 @@ logits are, up to one factor. No logits are kept for the backward pass or comput
 """
 
 import functools
+from typing import Any
 
 import chex
 import jax
@@ -40,7 +41,8 @@ def masked_word_loss(
     chex.assert_rank((tokens, kernel, bias, labels), (3, 2, 1, 2))
     chex.assert_equal_shape_prefix((tokens, labels), 2)
     at_a_time = max(1, min(at_a_time, labels.shape[1]))
-    loss, hits = _summed(at_a_time, tokens, kernel, bias, labels)
+    summed: Any = _summed  # JAX's types lose what a custom_vjp returns
+    loss, hits = summed(at_a_time, tokens, kernel, bias, labels)
     count = jnp.maximum(total, 1).astype(jnp.float32)
     return loss / count, jax.lax.stop_gradient(hits) / count
 

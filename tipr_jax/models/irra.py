@@ -351,13 +351,14 @@ def mlm_terms(
 ) -> dict[str, jax.Array]:
     """Masked-word loss and accuracy, sums over `total`; words are scored at labels alone."""
     fused = model.fusion(text_tokens, image_tokens)
-    hidden = model.mlm_head.hidden(fused)
+    hidden, fc = model.mlm_head.hidden(fused), model.mlm_head.fc
+    assert fc.bias is not None, "the released head has one"
     group = config.mlm_group if len(labels) % config.mlm_group == 0 else len(labels)
     labels = labels.reshape(len(labels) // group, -1)  # [groups, positions]
     loss, accuracy = masked_word_loss(
         hidden.reshape(*labels.shape, -1),
-        model.mlm_head.fc.kernel[...],
-        model.mlm_head.fc.bias[...],
+        fc.kernel[...],
+        fc.bias[...],
         labels,
         total,
         at_a_time=math.ceil(config.mlm_rows * labels.shape[1]),
