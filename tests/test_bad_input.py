@@ -86,7 +86,7 @@ def test_annotations_of_another_data_set(tiny_config, data_set, tmp_path):
 @pytest.mark.parametrize(
     "fields, expected",
     [
-        ({"captions": ["A man.", " "]}, ["caption 1 is empty", "write one or remove it"]),
+        ({"captions": ["A man.", 7]}, ["caption 1 must be a string, found 7"]),
         ({"id": 2**31}, ["id 2147483648 is outside"]),
         ({"file_path": "../../secret.jpg"}, ["'../../secret.jpg' leaves imgs/"]),
         ({"file_path": "/etc/passwd"}, ["'/etc/passwd' leaves imgs/"]),

@@ -60,11 +60,11 @@ def test_suite_runs_against_the_twin(suite, tmp_path, capsys):
 
 
 def test_sweep_names_the_best_batch_of_each_side(tmp_path, capsys):
-    recipes = "--vs-torch=float16,half-one-pass"
+    recipes = "--vs-torch=float16,half-fair"
     result = run(tmp_path, "--suite=train_step", "--batch=8,16", recipes)
     assert [row["batch"] for row in result["rows"]] == [8, 16]
     for row in result["rows"]:
-        assert set(row["torch"]) == {"float16", "half-one-pass"}
+        assert set(row["torch"]) == {"float16", "half-fair"}
         assert row["utilisation"] == pytest.approx(row["flops_per_s"] / result["peak_flops"])
     assert "best train step debug" in capsys.readouterr().out
 
