@@ -122,6 +122,7 @@ DATA_LAWS = {
     "datasets": set(),
     "images": {"data_config", "datasets"},
     "columns": {"datasets", "random_streams"},
+    "columns.attributes": {"columns", "datasets", "tipr_jax.command_line", "tipr_jax.interrupt"},
     "sampler": {"data_config", "datasets"},
     "vocabulary": {"datasets"},
     "pipeline": {"columns", "data_config", "datasets", "images", "sampler"},

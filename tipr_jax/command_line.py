@@ -8,6 +8,7 @@ import logging
 import os
 import re
 import sys
+import tempfile
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import NoReturn
@@ -143,7 +144,7 @@ def setup_process() -> None:
     logging.getLogger("jax").setLevel(logging.ERROR)
     logging.getLogger("matplotlib").setLevel(logging.ERROR)
     caches = paths.cache_directory()
-    if caches.parent.name != ".cache":  # without a home matplotlib would warn of its own directory
+    if caches.parent == Path(tempfile.gettempdir()):  # no home: matplotlib would warn of its own
         os.environ.setdefault("MPLCONFIGDIR", str(caches / "matplotlib"))
     if "JAX_COMPILATION_CACHE_DIR" not in os.environ:
         jax.config.update("jax_compilation_cache_dir", str(caches / "xla"))

@@ -95,7 +95,11 @@ def epochs(cfg: ScheduleConfig) -> int:
 
     A schedule without first_epoch counts from 1.
     """
-    return cfg.num_epochs + 1 - getattr(cfg, "first_epoch", 1)
+    return cfg.num_epochs + 1 - _first_epoch(cfg)
+
+
+def _first_epoch(cfg: ScheduleConfig) -> int:
+    return getattr(cfg, "first_epoch", 1)
 
 
 class OptimizerConfig(Protocol):
@@ -123,7 +127,7 @@ def learning_rate(cfg: ScheduleConfig, epoch: int, base: float) -> float:
       ValueError: an unknown name.
     """
     if cfg.name == "cosine_unshifted":
-        return unshifted_cosine(cfg, epoch + cfg.first_epoch, base)
+        return unshifted_cosine(cfg, epoch + _first_epoch(cfg), base)
     warmup = cfg.warmup_epochs
     if epoch < warmup:
         ramp = epoch / warmup if cfg.warmup_method == "linear" else 0.0

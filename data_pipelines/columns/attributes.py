@@ -7,7 +7,11 @@ form, once: noun phrases found by spaCy (`pip install 'tipr_jax[nlp]'`), or with
 How the authors made their file is not published.
 """
 
-import argparse
+if __name__ == "__main__":
+    from tipr_jax import interrupt
+
+    interrupt.watch()
+
 import difflib
 import importlib.util
 import json
@@ -24,6 +28,7 @@ from data_pipelines.columns.clauses import clause_candidates
 from data_pipelines.datasets import annotations
 from data_pipelines.datasets.layouts import ATTRIBUTE_SOURCE, LAYOUTS
 from data_pipelines.datasets.split import Split
+from tipr_jax import command_line
 
 log = logging.getLogger("tipr_jax")
 
@@ -233,9 +238,10 @@ def write_json(path: Path, content: Any) -> None:
 
 def main(argv: list[str] | None = None) -> int:
     """Command line; returns the exit status."""
-    parser = argparse.ArgumentParser(
+    parser = command_line.Parser(
         prog="python -m data_pipelines.columns.attributes",
         description="Writes the attributes of all captions, or checks the file that exists.",
+        example="python -m data_pipelines.columns.attributes --root=data",
     )
     parser.add_argument(
         "--name", choices=(NAME,), default=NAME, help="other data sets need no attributes"
@@ -245,6 +251,7 @@ def main(argv: list[str] | None = None) -> int:
         "--overwrite", action="store_true", help="write again what this command wrote before"
     )
     options = parser.parse_args(argv)
+    command_line.tolerant_output()
     try:
         path, _ = attribute_file(options.root)
         if options.overwrite or not path.exists():

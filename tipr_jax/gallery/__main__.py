@@ -100,8 +100,11 @@ def picture_path(given: str) -> Path:
             f"--picture={given}: expected a name ending in .png, or {', '.join(known)}"
         )
     path.parent.mkdir(parents=True, exist_ok=True)
+    is_new = not path.exists()
     with open(path, "ab"):  # can it be written? Better asked before all photos are read
         pass
+    if is_new:  # a search that fails leaves no empty picture
+        path.unlink()
     return path
 
 

@@ -9,7 +9,8 @@ from tipr_jax.text import Tokenizer
 
 def is_cut(tokenizer: Tokenizer, texts: Sequence[str], length: int) -> np.ndarray:
     """bool [N]: which texts have more tokens than `length`."""
-    return _used(tokenizer, texts, length + 1) > _used(tokenizer, texts, length)
+    padding = tokenizer([""], length + 1)[0, -1]
+    return tokenizer(texts, length + 1)[:, -1] != padding
 
 
 def share_cut(tokenizer: Tokenizer, texts: Sequence[str], length: int, sample: int = 1000) -> float:
@@ -31,10 +32,3 @@ def unread(tokenizer: Tokenizer, text: str, length: int) -> str:
         else:
             first = middle + 1
     return text[last:].strip()
-
-
-def _used(tokenizer: Tokenizer, texts: Sequence[str], length: int) -> np.ndarray:
-    """int [N]: the tokens of each text without the padding behind them."""
-    padding = tokenizer([""], length)[0, -1]
-    kept = tokenizer(texts, length) != padding
-    return np.where(kept.any(axis=1), length - np.argmax(kept[:, ::-1], axis=1), 0)
