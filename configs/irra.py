@@ -99,8 +99,8 @@ def quickstart(config: ConfigDict) -> None:
 
     config.warm_start.model = {"losses": ("itc",), "learn_temperature": True}
     config.warm_start.optimizer = {"learning_rate": 1e-3}
-    config.warm_start.schedule = {"num_epochs": 7, "warmup_epochs": 1, "warmup_factor": 0.5}
-    config.warm_start.eval = {"every_epochs": 7}
+    config.warm_start.schedule = {"num_epochs": 8, "warmup_epochs": 1, "warmup_factor": 0.5}
+    config.warm_start.eval = {"every_epochs": 8}
 
 
 def debug(config: ConfigDict) -> None:

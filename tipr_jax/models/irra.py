@@ -242,12 +242,12 @@ class Irra(nnx.Module):
 
     def encode_image(self, image: jax.Array) -> jax.Array:
         """image uint8 [B,H,W,3] -> features float32 [B,C], not normalised."""
-        return self.image_encoder(normalise(image, MEAN, STD))[:, 0].astype(jnp.float32)
+        return self.image_encoder.feature(normalise(image, MEAN, STD)).astype(jnp.float32)
 
     def encode_text(self, text_ids: jax.Array, language: int = 0) -> jax.Array:
         """text_ids int [B,L] -> features float32 [B,C], not normalised; one language alone."""
         del language
-        return end_token(self.text_encoder(text_ids), text_ids).astype(jnp.float32)
+        return self.text_encoder.feature(text_ids).astype(jnp.float32)
 
 
 def prepare_inputs(batch: dict[str, jax.Array], key: jax.Array, config: Config) -> dict:
@@ -285,14 +285,21 @@ def objective(model: Irra, inputs: dict[str, jax.Array], config: Config) -> dict
 
 
 def forward(model: Irra, inputs: dict[str, jax.Array], config: Config) -> tuple[dict, dict]:
-    """(features that meet the whole batch, image and text [B,C]; tokens that stay in their row)."""
+    """(features that meet the whole batch, image and text [B,C]; tokens that stay in their row).
+
+    No tokens without the masked-word loss, which alone reads them.
+    """
+    if "mlm" not in config.losses:
+        image = model.image_encoder.feature(inputs["image"])
+        text = model.text_encoder.feature(inputs["caption_ids"])
+        return {"image": image.astype(jnp.float32), "text": text.astype(jnp.float32)}, {}
     image_tokens = model.image_encoder(inputs["image"])
     text_tokens = model.text_encoder(inputs["caption_ids"])
     pooled = {
         "image": image_tokens[:, 0].astype(jnp.float32),
         "text": end_token(text_tokens, inputs["caption_ids"]).astype(jnp.float32),
     }
-    if "mlm" in config.losses and not config.mask_caption_ids:
+    if not config.mask_caption_ids:
         text_tokens = model.text_encoder(inputs["mlm_ids"])  # else the captions are masked already
     return pooled, {"image": image_tokens, "text": text_tokens}
 

@@ -12,20 +12,31 @@ import jax.numpy as jnp
 from flax import nnx
 
 from tipr_jax.nn.init import BlockInit, normal
-from tipr_jax.nn.transformer import ACTIVATIONS, Block, apply_blocks, layer_norm, stack_layers
+from tipr_jax.nn.transformer import (
+    ACTIVATIONS,
+    Block,
+    apply_blocks,
+    apply_blocks_at,
+    layer_norm,
+    stack_layers,
+)
 from tipr_jax.precision import ComputePolicy
 from tipr_jax.sharding import EMBED, VOCAB
 
 
 def end_token(tokens: jax.Array, text_ids: jax.Array) -> jax.Array:
-    """tokens [B,L,C], text_ids int [B,L] -> [B,C]: the token at the end mark.
+    """tokens [B,L,C], text_ids int [B,L] -> [B,C]: the token at the end mark."""
+    chex.assert_rank(tokens, 3)
+    chex.assert_shape(text_ids, tokens.shape[:2])
+    return jnp.take_along_axis(tokens, end_position(text_ids)[:, None, None], axis=1)[:, 0]
+
+
+def end_position(text_ids: jax.Array) -> jax.Array:
+    """Where the end mark stands: text_ids int [B,L] -> int [B].
 
     The end mark has the largest id of the vocabulary; the first one counts, if there are several.
     """
-    chex.assert_rank(tokens, 3)
-    chex.assert_shape(text_ids, tokens.shape[:2])
-    end = jnp.argmax(text_ids, axis=1)
-    return jnp.take_along_axis(tokens, end[:, None, None], axis=1)[:, 0]
+    return jnp.argmax(text_ids, axis=1)
 
 
 class ClipText(nnx.Module):
@@ -67,8 +78,17 @@ class ClipText(nnx.Module):
 
     def __call__(self, text_ids: jax.Array) -> jax.Array:
         """text_ids int [B,L], L being the `length` of the constructor -> tokens [B,L,C]."""
+        return self._project(apply_blocks(self.blocks, self._embed(text_ids), causal=True))
+
+    def feature(self, text_ids: jax.Array) -> jax.Array:
+        """The call's token at the end mark alone, for less work: text_ids int [B,L] -> [B,C]."""
+        x, end = self._embed(text_ids), end_position(text_ids)
+        return self._project(apply_blocks_at(self.blocks, x, end, causal=True))
+
+    def _embed(self, text_ids: jax.Array) -> jax.Array:
         chex.assert_shape(text_ids, (None, self.pos_embed.shape[0]))
         x = jnp.take(self.token_embed[...], text_ids, axis=0).astype(self.dtype)
-        x = x + self.pos_embed.astype(self.dtype)
-        x = apply_blocks(self.blocks, x, causal=True)
+        return x + self.pos_embed.astype(self.dtype)
+
+    def _project(self, x: jax.Array) -> jax.Array:
         return self.ln_final(x).astype(self.dtype) @ self.proj.astype(self.dtype)

@@ -7,6 +7,7 @@ from collections.abc import Callable
 from typing import Any, TypeVar
 
 import jax
+import jax.numpy as jnp
 from flax import nnx
 from jax.sharding import NamedSharding
 
@@ -45,7 +46,7 @@ def layer_norm(
     return nnx.LayerNorm(
         width,
         epsilon=epsilon,
-        dtype=jax.numpy.float32,
+        dtype=jnp.float32,
         param_dtype=policy.param,
         use_fast_variance=False,  # E[x^2] - E[x]^2 loses the digits that parity needs
         scale_init=named(nnx.initializers.ones, EMBED),
@@ -120,6 +121,17 @@ class Block(nnx.Module):
         x = x + self.attn(self.ln_1(x), causal=causal)
         return x + self.mlp(self.ln_2(x))
 
+    def at(self, x: jax.Array, position: jax.Array, *, causal: bool = False) -> jax.Array:
+        """One token of what the call returns: x [B,L,D], position int [B] -> [B,D].
+
+        The other tokens are read as keys and values alone, a sixth of the call's products.
+        """
+        read = jnp.arange(x.shape[1]) <= position[:, None] if causal else None
+        context = self.ln_1(x)
+        x, query = (jnp.take_along_axis(y, position[:, None, None], axis=1) for y in (x, context))
+        x = x + self.attn(query, context, key_mask=read)
+        return (x + self.mlp(self.ln_2(x)))[:, 0]
+
 
 def stack_layers(make: Callable[[nnx.Rngs], Layer], depth: int, *, rngs: nnx.Rngs) -> Layer:
     """`depth` modules as one, every parameter with a leading axis of layers."""
@@ -145,7 +157,7 @@ def scan_layers(layer: Callable, x: jax.Array, layers: Any, policy: ComputePolic
         layer = jax.checkpoint(layer, policy=SAVED[policy.remat], prevent_cse=False)
     depth = jax.tree.leaves(layers)[0].shape[0]
     flat = depth <= UNROLLED and policy.remat == "none"
-    return jax.lax.scan(layer, x, layers, unroll=depth if flat else 1)[0]
+    return jax.lax.scan(layer, x, layers, unroll=max(1, depth) if flat else 1)[0]
 
 
 def _laid_out(layer: Callable, layout: NamedSharding) -> Callable:
@@ -164,3 +176,14 @@ def apply_blocks(blocks: "Block", x: jax.Array, *, causal: bool = False) -> jax.
         return block(x, causal=causal), None
 
     return scan_layers(layer, x, blocks, blocks.policy)
+
+
+def apply_blocks_at(
+    blocks: "Block", x: jax.Array, position: jax.Array, *, causal: bool = False
+) -> jax.Array:
+    """One token of what `apply_blocks` returns: x [B,L,D], position int [B] -> [B,D].
+
+    A tower that only gives one feature needs no other token of its last block.
+    """
+    x = apply_blocks(jax.tree.map(lambda p: p[:-1], blocks), x, causal=causal)
+    return jax.tree.map(lambda p: p[-1], blocks).at(x, position, causal=causal)

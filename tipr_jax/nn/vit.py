@@ -13,7 +13,14 @@ from flax import nnx
 
 from tipr_jax.nn.init import BlockInit, normal, uniform_fan_in
 from tipr_jax.nn.pos_embed import patch_grid
-from tipr_jax.nn.transformer import ACTIVATIONS, Block, apply_blocks, layer_norm, stack_layers
+from tipr_jax.nn.transformer import (
+    ACTIVATIONS,
+    Block,
+    apply_blocks,
+    apply_blocks_at,
+    layer_norm,
+    stack_layers,
+)
 from tipr_jax.precision import ComputePolicy
 from tipr_jax.sharding import EMBED
 
@@ -115,8 +122,19 @@ class VisionTransformer(nnx.Module):
 
     def __call__(self, image: jax.Array) -> jax.Array:
         """image float [B,H,W,3], normalised -> tokens [B,1+P,C]; token 0 is the image feature."""
+        x = apply_blocks(self.blocks, self._embed(image))
+        return self._project(x)
+
+    def feature(self, image: jax.Array) -> jax.Array:
+        """Token 0 of the call alone, for less work: image [B,H,W,3] -> [B,C]."""
+        start = jnp.zeros(len(image), int)
+        return self._project(apply_blocks_at(self.blocks, self._embed(image), start))
+
+    def _embed(self, image: jax.Array) -> jax.Array:
         x = self.patch_embed(image)
         cls = jnp.broadcast_to(self.class_embed.astype(x.dtype), (x.shape[0], 1, x.shape[2]))
         x = jnp.concatenate([cls, x], axis=1) + self.pos_embed.astype(x.dtype)
-        x = apply_blocks(self.blocks, self.ln_pre(x).astype(x.dtype))
+        return self.ln_pre(x).astype(x.dtype)
+
+    def _project(self, x: jax.Array) -> jax.Array:
         return self.ln_post(x).astype(self.dtype) @ self.proj.astype(self.dtype)
