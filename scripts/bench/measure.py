@@ -22,6 +22,8 @@ class Case:
       flops: floating-point operations of one call of ours, for the utilisation.
       rounds: at most this many timed rounds (slow cases).
       warm_up: call each side once before the timing; False where the first call is the point.
+      settle: call a side untimed before each timed call. Steps of training follow each other, and
+        the first one after another program's pays for the memory that the other one had.
       extra: other figures for the row; the calls may add to them.
     """
 
@@ -35,6 +37,7 @@ class Case:
     flops: float | None = None
     rounds: int | None = None
     warm_up: bool = True
+    settle: bool = False
     extra: dict[str, Any] = dataclasses.field(default_factory=dict)
 
 
@@ -62,6 +65,8 @@ def measure(case: Case, rounds: int, peak_flops: float | None) -> dict[str, Any]
     seconds: dict[str, list[float]] = {side: [] for side in calls}
     for _ in range(min(rounds, case.rounds or rounds)):
         for side, call in calls.items():
+            if case.settle:
+                call()
             start = time.perf_counter()
             call()
             seconds[side].append(time.perf_counter() - start)

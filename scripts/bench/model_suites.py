@@ -98,6 +98,7 @@ def train_step_cases(options: Any) -> Iterator[Case]:
             twins=twins,
             model=options.model,
             batch=size,
+            settle=True,
             flops=steps * cost.train_step_flops(exp, experiment.abstract_batch(exp)),
         )
 
@@ -106,9 +107,11 @@ def encode_cases(options: Any) -> Iterator[Case]:
     """Both towers at every batch size, from the device's memory, without gradients."""
     for batch in options.batch:
         exp = experiment.build(load_config(options.model, batch, options.precision))
-        # What a fair twin leaves out is a matter of training.
-        recipes = list(dict.fromkeys(r.removesuffix("-fair") for r in options.recipes))
-        twins = {recipe: _twin(exp, recipe).encode_calls() for recipe in recipes}
+        twins = {recipe: _twin(exp, recipe).encode_calls() for recipe in options.recipes}
+        if options.recipes and jax.default_backend() == "cpu":
+            from bench import onnx_twin
+
+            twins["onnxruntime-fair"] = onnx_twin.encode_calls(_twin(exp, "float32-fair"))
         size, shapes = exp.config.data.batch_size, experiment.abstract_batch(exp)
         inputs = {"image": shapes["image"], "text": shapes["text_ids"]}
         for tower, call in encode_calls(exp).items():

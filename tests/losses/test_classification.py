@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from tipr_jax.losses.classification import cross_entropy, identity_loss
-from tipr_jax.losses.masked_words import masked_word_loss
+from tipr_jax.losses.masked_words import masked_word_loss, of_tokens
 
 
 def test_identity_loss_ignores_padding_rows():
@@ -23,7 +23,13 @@ def test_no_masked_word_gives_zero():
     kernel, bias = jnp.ones((8, 7)), jnp.zeros(7)
     for at_a_time in (1, 100):
         loss, accuracy = masked_word_loss(
-            tokens, kernel, bias, labels, jnp.zeros((), int), at_a_time=at_a_time
+            of_tokens,
+            tokens,
+            kernel,
+            bias,
+            labels,
+            jnp.zeros((), int),
+            at_a_time=at_a_time,
         )
         assert float(loss) == 0.0 and float(accuracy) == 0.0
 
@@ -42,7 +48,9 @@ def test_masked_words_in_passes_equal_all_logits_at_once(at_a_time, labelled):
 
     def passes(tokens, kernel, bias):
         total = jnp.sum(labels != 0)
-        out = masked_word_loss(tokens, kernel, bias, labels, total, at_a_time=at_a_time)
+        out = masked_word_loss(
+            of_tokens, tokens, kernel, bias, labels, total, at_a_time=at_a_time
+        )
         return 3 * out[0], out[1]
 
     def at_once(tokens, kernel, bias):

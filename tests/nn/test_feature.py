@@ -8,6 +8,7 @@ from flax import nnx
 
 from tipr_jax.models.irra import Config, Irra
 from tipr_jax.nn.clip_text import end_token
+from tipr_jax.nn.fusion import FusionEncoder
 from tipr_jax.nn.init import BlockInit
 from tipr_jax.nn.transformer import Block, apply_blocks, apply_blocks_at, stack_layers
 from tipr_jax.precision import ComputePolicy
@@ -50,3 +51,28 @@ def test_features_of_both_towers():
     np.testing.assert_allclose(model.image_encoder.feature(image), whole, rtol=1e-5, atol=1e-5)
     whole = end_token(model.text_encoder(ids), ids)
     np.testing.assert_allclose(model.text_encoder.feature(ids), whole, rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize("depth", [1, 3])
+@pytest.mark.parametrize("groups", [1, 2])
+def test_some_fused_tokens(depth: int, groups: int):
+    fusion = FusionEncoder(64, depth, ComputePolicy(), rngs=nnx.Rngs(0))
+    text, image = (jax.random.normal(jax.random.key(n), (4, 3 + n, 64)) for n in (3, 2))
+    position = jnp.array([[0, 7, 11, 7]] * groups) % (4 // groups * 6)
+
+    def whole(fusion: FusionEncoder, text: jax.Array, image: jax.Array) -> jax.Array:
+        tokens = fusion(text, image).reshape(groups, -1, 64)
+        return jnp.take_along_axis(tokens, position[..., None], axis=1)
+
+    def some(fusion: FusionEncoder, text: jax.Array, image: jax.Array) -> jax.Array:
+        return fusion.unfinished(text, image).at(position)
+
+    def gradient(f):
+        return jax.jit(jax.grad(lambda *args: jnp.sum(jnp.sin(f(*args))), (0, 1, 2)))
+
+    with jax.default_matmul_precision("highest"):
+        expected = whole(fusion, text, image)
+        np.testing.assert_allclose(some(fusion, text, image), expected, rtol=1e-5, atol=1e-5)
+        grads = [jax.tree.leaves(gradient(f)(fusion, text, image)) for f in (some, whole)]
+    for mine, other in zip(*grads, strict=True):
+        np.testing.assert_allclose(mine, other, rtol=1e-4, atol=2e-5)

@@ -37,7 +37,7 @@ from tipr_jax.models.method import (
     without_other_shapes,
 )
 from tipr_jax.nn.clip_text import ClipText, end_token
-from tipr_jax.nn.fusion import FusionEncoder
+from tipr_jax.nn.fusion import FusionEncoder, Unfinished
 from tipr_jax.nn.init import normal, uniform_fan_in, zeros
 from tipr_jax.nn.pos_embed import first_positions, patch_grid, resize_pos_embed
 from tipr_jax.nn.transformer import ACTIVATIONS, dense, layer_norm, quick_gelu
@@ -192,12 +192,8 @@ class MlmHead(nnx.Module):
 
         self.dtype = policy.compute
 
-    def hidden(self, x: jax.Array) -> jax.Array:
-        """What `fc` scores the vocabulary by: [...,C] -> [...,C] in the compute dtype."""
-        return self.ln(quick_gelu(self.dense(x))).astype(self.dtype)
-
     def __call__(self, x: jax.Array) -> jax.Array:
-        return self.fc(self.hidden(x))
+        return self.fc(self.ln(quick_gelu(self.dense(x))).astype(self.dtype))
 
 
 class Irra(nnx.Module):
@@ -356,16 +352,25 @@ def mlm_terms(
     config: Config,
     total: jax.Array,
 ) -> dict[str, jax.Array]:
-    """Masked-word loss and accuracy, sums over `total`; words are scored at labels alone."""
-    fused = model.fusion(text_tokens, image_tokens)
-    hidden, fc = model.mlm_head.hidden(fused), model.mlm_head.fc
-    assert fc.bias is not None, "the released head has one"
+    """Masked-word loss and accuracy, sums over `total`.
+
+    The last fusion block and the head are computed at labelled positions alone.
+    """
+    head = model.mlm_head
+    assert head.fc.bias is not None, "the released head has one"
+
+    def hidden(variables: tuple[Unfinished, nnx.Linear, nnx.LayerNorm], position: jax.Array):
+        fused, dense, ln = variables
+        return ln(quick_gelu(dense(fused.at(position)))).astype(head.dtype)
+
+    fused = model.fusion.unfinished(text_tokens, image_tokens)
     group = config.mlm_group if len(labels) % config.mlm_group == 0 else len(labels)
     labels = labels.reshape(len(labels) // group, -1)  # [groups, positions]
     loss, accuracy = masked_word_loss(
-        hidden.reshape(*labels.shape, -1),
-        fc.kernel[...],
-        fc.bias[...],
+        hidden,
+        (fused, head.dense, head.ln),
+        head.fc.kernel[...],
+        head.fc.bias[...],
         labels,
         total,
         at_a_time=math.ceil(config.mlm_rows * labels.shape[1]),

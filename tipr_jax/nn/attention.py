@@ -121,10 +121,32 @@ class Attention(nnx.Module):
 
         key_mask bool [B,M]: False hides a token from every query; at least one must be True.
         """
-        if context is None:
-            q, k, v = self._project(x, 0, 3)
-        else:
-            (q,), (k, v) = self._project(x, 0, 1), self._project(context, 1, 3)
-        y = attend(q, k, v, self.implementation, causal=causal, key_mask=key_mask)
+        if context is not None:
+            return self.read(x, *self.keys_values(context), causal=causal, key_mask=key_mask)
+        q, k, v = self._project(x, 0, 3)
+        return self._merge(attend(q, k, v, self.implementation, causal=causal, key_mask=key_mask))
+
+    def keys_values(self, context: jax.Array) -> tuple[jax.Array, jax.Array]:
+        """What `read` reads of the tokens [B,M,D]: keys and values, each [B,M,H,K]."""
+        k, v = self._project(context, 1, 3)
+        return k, v
+
+    def read(
+        self,
+        x: jax.Array,
+        keys: jax.Array,
+        values: jax.Array,
+        *,
+        causal: bool = False,
+        key_mask: jax.Array | None = None,
+    ) -> jax.Array:
+        """The attention of queries from x [B,L,D] -> [B,L,D]; the mask as in the call."""
+        (q,) = self._project(x, 0, 1)
+        return self._merge(
+            attend(q, keys, values, self.implementation, causal=causal, key_mask=key_mask)
+        )
+
+    def _merge(self, y: jax.Array) -> jax.Array:
+        """The heads' results [B,L,H,K] -> [B,L,D]."""
         kernel, bias = self.out.kernel.astype(self.dtype), self.out.bias.astype(self.dtype)
         return jnp.einsum("blhk,hkd->bld", y, kernel) + bias

@@ -4,8 +4,11 @@ Source: IRRA, section 3.2 (implicit relation reasoning), and `cross_former` of m
 release.
 """
 
+from typing import NamedTuple
+
 import chex
 import jax
+import jax.numpy as jnp
 from flax import nnx
 
 from tipr_jax.nn.attention import Attention
@@ -41,3 +44,38 @@ class FusionEncoder(nnx.Module):
         """text_tokens [B,L,C], image_tokens [B,1+P,C] -> fused text tokens float32 [B,L,C]."""
         x = apply_blocks(self.blocks, self.attend(text_tokens, image_tokens))
         return self.ln_post(x)
+
+    def unfinished(self, text_tokens: jax.Array, image_tokens: jax.Array) -> "Unfinished":
+        """The call up to its last block, for those who need few of the fused tokens."""
+        last = jax.tree.map(lambda p: p[-1], self.blocks)
+        x = self.attend(text_tokens, image_tokens)
+        x = apply_blocks(jax.tree.map(lambda p: p[:-1], self.blocks), x)
+        return Unfinished(x, *last.attn.keys_values(last.ln_1(x)), last, self.ln_post)
+
+
+class Unfinished(NamedTuple):
+    """Fused tokens before the last block: x [B,L,C], its keys and values [B,L,H,K], the block."""
+
+    x: jax.Array
+    keys: jax.Array
+    values: jax.Array
+    block: Block
+    ln_post: nnx.LayerNorm
+
+    def at(self, position: jax.Array) -> jax.Array:
+        """Some of what the fusion encoder returns: float32 [G,N,C].
+
+        position: int [G,N], with the batch in G groups of rows and the tokens of a group counted
+        through its rows; so with the groups cut over devices no token leaves its device.
+        """
+        groups, count = position.shape
+        length, width = self.x.shape[1:]
+        row = (position // length)[..., None, None, None]
+        of_row = lambda y: jnp.take_along_axis(  # noqa: E731
+            y.reshape(groups, -1, *y.shape[1:]), row, axis=1
+        ).reshape(groups * count, *y.shape[1:])
+        x = jnp.take_along_axis(self.x.reshape(groups, -1, width), position[..., None], axis=1)
+        x = x.reshape(groups * count, 1, width)
+        x = x + self.block.attn.read(self.block.ln_1(x), of_row(self.keys), of_row(self.values))
+        x = x + self.block.mlp(self.block.ln_2(x))
+        return self.ln_post(x).reshape(groups, count, width)

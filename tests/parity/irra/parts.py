@@ -18,7 +18,7 @@ from parity.report import Report, absolute, loss, of_largest, relative
 from tipr_jax import optim
 from tipr_jax.losses.classification import identity_loss
 from tipr_jax.losses.contrastive import cmpm_loss, itc_loss, sdm_loss
-from tipr_jax.losses.masked_words import masked_word_loss
+from tipr_jax.losses.masked_words import masked_word_loss, of_tokens
 from tipr_jax.models.irra import Config
 from tipr_jax.nn.pos_embed import resize_pos_embed
 from tipr_jax.param_tree import flatten
@@ -56,7 +56,7 @@ def _masked_words(scores: jax.Array, labels: jax.Array) -> jax.Array:
     words = scores.shape[-1]
     tokens, labels = scores.reshape(1, -1, words), labels.reshape(1, -1)
     eye, total = jnp.eye(words), jnp.sum(labels != 0)
-    return masked_word_loss(tokens, eye, jnp.zeros(words), labels, total, at_a_time=16)[0]
+    return masked_word_loss(of_tokens, tokens, eye, jnp.zeros(words), labels, total, at_a_time=16)[0]
 
 
 @jax.jit
