@@ -90,7 +90,7 @@ def quickstart(config: ConfigDict) -> None:
     config.model.mlm_rows = 0.02
 
     config.optimizer.name = "adamw"
-    config.optimizer.learning_rate = 3e-4
+    config.optimizer.learning_rate = 1.5e-4
     config.optimizer.weight_decay = 0.05
     config.optimizer.b2 = 0.98
     config.optimizer.eps = 1e-8
