@@ -9,8 +9,8 @@
 Suites: train_step (forward, losses, backward, update), encode (both towers, no gradient), input
 (image files on disk to a host batch), streaming (SDM forward and backward without a B x B matrix,
 and its temporary memory), ranking (R@k, mAP and mINP from embeddings), rerank (pairs of Bi-IRRA's
-matching head, no twin), startup (process start to the end of the first step, with an empty and a
-filled compilation cache).
+matching head, no twin), gallery (adding to, opening and searching a gallery of 200,000 vectors),
+startup (process start to the end of the first step, with an empty and a filled compilation cache).
 
 Each figure is the median of --rounds calls after a warm-up. With --vs-torch the same work in plain
 PyTorch alternates with ours, call by call, and the ratio is the median over the pairs, with its
@@ -34,7 +34,16 @@ sys.path[:0] = [str(ROOT), str(ROOT / "scripts")]  # also runs from a checkout t
 os.environ.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")
 
 import jax
-from bench import devices, input_suite, model_suites, ranking, rerank_suite, startup, streaming
+from bench import (
+    devices,
+    gallery_suite,
+    input_suite,
+    model_suites,
+    ranking,
+    rerank_suite,
+    startup,
+    streaming,
+)
 from bench.measure import HEADER, Case, best_lines, line, measure
 
 from tipr_jax import command_line, interrupt
@@ -46,6 +55,7 @@ SUITES: dict[str, Callable[[Any], Iterator[Case]]] = {
     "streaming": streaming.cases,
     "ranking": ranking.cases,
     "rerank": rerank_suite.cases,
+    "gallery": gallery_suite.cases,
     "startup": startup.cases,
 }
 

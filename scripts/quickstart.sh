@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
 # From nothing to a person search: installs, generates pedestrians, trains a small IRRA on them,
-# evaluates, writes runs/quickstart/report.html, and answers one typed sentence. Minutes on a CPU.
+# evaluates, writes runs/quickstart/report.html, puts the photos into a gallery, and answers one
+# typed sentence. Minutes on a CPU.
 # Usage: scripts/quickstart.sh ["a sentence to search for"]
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
@@ -9,4 +10,5 @@ run=runs/quickstart
 
 scripts/install.sh data
 .venv/bin/python -m tipr_jax.main --config=configs/irra.py:quickstart --workdir=$run
-.venv/bin/python -m tipr_jax.gallery --model=$run --images=data/synth_pedes/CUHK-PEDES/imgs --query="$sentence"
+.venv/bin/python -m tipr_jax.gallery add data/synth_pedes/CUHK-PEDES/imgs --model=$run --gallery=$run/photos.gallery
+.venv/bin/python -m tipr_jax.gallery search "$sentence" --gallery=$run/photos.gallery

@@ -14,8 +14,8 @@ Recipes: `float32`; `float16` (autocast and a gradient scaler); `bfloat16` (auto
 """
 
 import contextlib
-from collections.abc import Callable
-from typing import Any
+from collections.abc import Callable, Sequence
+from typing import Any, cast
 
 import numpy as np
 import torch
@@ -111,7 +111,8 @@ class TorchIrra(nn.Module):
     def encode_image(self, image: torch.Tensor) -> torch.Tensor:
         if not self.fair:
             return self.image_tokens(image)[:, 0]
-        x, *blocks, last = self.embed_image(image), *self.image_blocks
+        x = self.embed_image(image)
+        *blocks, last = cast(Sequence[Block], self.image_blocks)
         for block in blocks:
             x = block(x)
         x = last.at(x, torch.zeros(len(x), dtype=torch.long, device=x.device))[:, 0]
@@ -120,7 +121,8 @@ class TorchIrra(nn.Module):
     def encode_text(self, ids: torch.Tensor) -> torch.Tensor:
         if not self.fair:
             return end_token(self.text_tokens(ids), ids)
-        x, *blocks, last = self.tokens(ids) + self.text_pos, *self.text_blocks
+        x = self.tokens(ids) + self.text_pos
+        *blocks, last = cast(Sequence[Block], self.text_blocks)
         for block in blocks:
             x = block(x, self.mask)
         end = ids.argmax(1)

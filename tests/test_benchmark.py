@@ -44,7 +44,18 @@ def test_rerank_suite_runs(tmp_path):
     assert FIELDS <= set(row) and (row["name"], row["rows"]) == ("rerank 8 x 4 of 12", 32)
 
 
-@pytest.mark.parametrize("suite", sorted(set(benchmark.SUITES) - {"rerank"}))
+def test_gallery_suite_runs(tmp_path):
+    rows = run(tmp_path, "--suite=gallery")["rows"]
+    assert [row["name"] for row in rows] == [
+        "gallery add 100 at once",
+        "gallery add 1, durable",
+        "gallery open 300, search",
+        "gallery search 300 x 512",
+    ]
+    assert rows[-1]["recall_share"] == 1.0 and all(FIELDS <= set(row) for row in rows)
+
+
+@pytest.mark.parametrize("suite", sorted(set(benchmark.SUITES) - {"rerank", "gallery"}))
 def test_suite_runs_against_the_twin(suite, tmp_path, capsys):
     result = run(tmp_path, f"--suite={suite}", "--vs-torch")
     shown = capsys.readouterr().out

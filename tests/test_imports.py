@@ -107,7 +107,9 @@ CORE_LAWS = {
     # Commands.
     "gallery": {
         *("command_line", "inference", "interrupt", "metrics", "paths", "preprocess", "report"),
+        "sharding",
     },
+    "serving": {"__version__", "command_line", "gallery", "interrupt", "paths", "preprocess"},
     "main": {
         *("checkpoints", "command_line", "data", "distributed", "evaluator", "experiment"),
         *("inference", "languages", "metrics", "models", "paths", "pretrained.start", "report"),

@@ -14,7 +14,7 @@ from configs import bi_irra, irra, ivt
 from data_pipelines.synth_pedes.generate import generate
 from tipr_jax import main, report, result_table, results, run_files
 from tipr_jax.checkpoints import Checkpoints, load_params, load_run_params
-from tipr_jax.gallery.retriever import Retriever, find_images
+from tipr_jax.gallery.retriever import Retriever
 from tipr_jax.models import get_method
 from tipr_jax.param_tree import flatten
 from tipr_jax.precision import policy
@@ -161,10 +161,10 @@ def _norm(tree: dict[str, np.ndarray]) -> float:
     "name, language", [("ivt_run", ""), ("bi_irra_run", "zh"), ("irra_model", "")]
 )
 def test_search(run, data_root, name, language):
-    retriever = Retriever.load(run(name), language)
-    photos = find_images(data_root / "CUHK-PEDES" / "imgs" / "test_query")
+    retriever = Retriever.in_memory(run(name), language)
+    photos = data_root / "CUHK-PEDES" / "imgs" / "test_query"
     retriever.add(photos)
     query = "一个穿红色外套的男人" if language else "a man in a red coat"
     matches = retriever.search(query, 3, language=language)
     assert [m.score for m in matches] == sorted((m.score for m in matches), reverse=True)
-    assert len({m.path for m in matches} & set(photos)) == 3
+    assert len({m.path for m in matches} & set(map(str, photos.iterdir()))) == 3

@@ -90,7 +90,7 @@ def test_a_language_that_the_model_lacks(model):
 
 
 def test_rerank(model, released, photos):
-    retriever = Retriever(model)
+    retriever = Retriever.in_memory(model)
     retriever.add(photos)
     by_cosine = [m.path for m in retriever.search("red", 6, language="zh")]
     found = retriever.search("red", 2, language="zh", rerank=4)
@@ -110,14 +110,13 @@ def test_a_model_without_matching_head_cannot_rerank(photos):
 
 
 def test_command_line(model, photos, monkeypatch, tmp_path, capsys):
-    monkeypatch.setattr(Retriever, "load", lambda directory, language: Retriever(model))
-    folder, picture = photos[0].rsplit("/", 1)[0], tmp_path / "search.png"
-    options = [f"--model={tmp_path}", f"--images={folder}", "--query=rot", "--top=3"]
+    monkeypatch.setattr("tipr_jax.gallery.retriever.load", lambda directory, language="": model)
+    gallery, picture = tmp_path / "my.gallery", tmp_path / "search.png"
+    Retriever.create(gallery, model).add(photos)
+    options = ["search", "rot", f"--gallery={gallery}", f"--model={tmp_path}", "--top=3"]
     options += ["--rerank=5", f"--picture={picture}"]
     command.main([*options, "--language=zh"])
-    retriever = Retriever(model)
-    retriever.add(photos)
-    best = retriever.search("rot", 3, language="zh", rerank=5)
+    best = Retriever.open(gallery, model).search("rot", 3, language="zh", rerank=5)
     shown = capsys.readouterr().out
     assert all(match.path in shown for match in best) and picture.exists()
     with pytest.raises(SystemExit, match="'de' is not one"):

@@ -156,9 +156,11 @@ def test_exports_converts_and_comes_back(run, tiny_root, tmp_path):
 
 def test_answers_a_query(run, tiny_root):
     images = tiny_root / "CUHK-PEDES" / "imgs"
+    gallery = f"--gallery={run / 'photos.gallery'}"
+    add = [sys.executable, "-m", "tipr_jax.gallery", "add", str(images), f"--model={run}", gallery]
+    subprocess.run(add, env=ENVIRONMENT, cwd=ROOT, check=True)
     result = subprocess.run(
-        [sys.executable, "-m", "tipr_jax.gallery", f"--model={run}", f"--images={images}"]
-        + ["--query=a man in a red coat", "--top=3", "--rerank=5"],
+        [*add[:3], "search", "a man in a red coat", "--top=3", "--rerank=5", gallery],
         env=ENVIRONMENT,
         cwd=ROOT,
         capture_output=True,

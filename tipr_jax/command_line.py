@@ -53,11 +53,19 @@ class Parser(argparse.ArgumentParser):
     def parse_args(self, args: Sequence[str] | None = None, namespace=None):  # pyright: ignore
         given, unknown = self.parse_known_args(args, namespace)
         if unknown:
-            known = [option for action in self._actions for option in action.option_strings]
+            parser = self._of_command(given)
+            known = [option for action in parser._actions for option in action.option_strings]
             near = difflib.get_close_matches(unknown[0].partition("=")[0], known, n=1)
             hint = f", did you mean {near[0]}?" if near else ""
-            self.error(f"unknown argument {unknown[0]!r}{hint}")
+            parser.error(f"unknown argument {unknown[0]!r}{hint}")
         return given
+
+    def _of_command(self, given: argparse.Namespace) -> argparse.ArgumentParser:
+        """The parser of the command that was given, this one if there are no commands."""
+        for action in self._actions:
+            if isinstance(action, argparse._SubParsersAction):
+                return action.choices.get(getattr(given, action.dest), self)
+        return self
 
 
 def count(text: str) -> int:

@@ -1,12 +1,13 @@
 """The encoders of the PyTorch twin run by ONNX Runtime, which many people serve models with."""
 
-import io
+import tempfile
 from typing import TYPE_CHECKING
 
 import onnxruntime
 import torch
-from bench.measure import Call
 from torch import nn
+
+from bench.measure import Call
 
 if TYPE_CHECKING:
     from torch_twin import Twin
@@ -24,7 +25,7 @@ class _Encoder(nn.Module):
 
 
 def encode_calls(twin: "Twin") -> dict[str, Call]:
-    """{"image", "text"}: the twin's two encoders at its batch size, with all graph optimisations."""
+    """{"image", "text"}: the twin's encoders at its batch size, with all graph optimisations."""
     return {
         tower: _call(_Encoder(twin.model, f"encode_{tower}").eval(), twin.batch[name])
         for tower, name in (("image", "image"), ("text", "text_ids"))
@@ -32,11 +33,10 @@ def encode_calls(twin: "Twin") -> dict[str, Call]:
 
 
 def _call(encoder: nn.Module, x: torch.Tensor) -> Call:
-    file = io.BytesIO()
-    with torch.no_grad():
+    with torch.no_grad(), tempfile.TemporaryDirectory() as folder:
         program = torch.onnx.export(encoder, (x,), dynamo=True, verbose=False)
-    assert program is not None, "with dynamo=True the exporter returns the program"
-    program.save(file)
-    session = onnxruntime.InferenceSession(file.getvalue(), providers=["CPUExecutionProvider"])
+        assert program is not None, "with dynamo=True the exporter returns the program"
+        program.save(file := f"{folder}/encoder.onnx")
+        session = onnxruntime.InferenceSession(file, providers=["CPUExecutionProvider"])
     inputs = {session.get_inputs()[0].name: x.numpy()}
     return lambda: session.run(None, inputs)

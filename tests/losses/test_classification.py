@@ -48,9 +48,7 @@ def test_masked_words_in_passes_equal_all_logits_at_once(at_a_time, labelled):
 
     def passes(tokens, kernel, bias):
         total = jnp.sum(labels != 0)
-        out = masked_word_loss(
-            of_tokens, tokens, kernel, bias, labels, total, at_a_time=at_a_time
-        )
+        out = masked_word_loss(of_tokens, tokens, kernel, bias, labels, total, at_a_time=at_a_time)
         return 3 * out[0], out[1]
 
     def at_once(tokens, kernel, bias):

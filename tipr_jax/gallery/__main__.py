@@ -1,8 +1,10 @@
-"""Search photos from the command line: a ranking, and a picture of it.
+"""A gallery of people from the command line: put photos in, ask with a sentence.
 
-  python -m tipr_jax.gallery --model=runs/quickstart --images=photos/ --query="a man in a red coat"
+  python -m tipr_jax.gallery add photos/ --model=runs/quickstart --gallery=my.gallery
+  python -m tipr_jax.gallery search "a man in a red coat with a backpack" --gallery=my.gallery
 
-Every JPEG, PNG, BMP and WebP file below --images is searched; other files are counted and named.
+A gallery is one file. It holds what the model sees in the photos, not the photos themselves, which
+stay where they are. Every command explains itself: python -m tipr_jax.gallery search --help
 """
 
 if __name__ == "__main__":
@@ -12,30 +14,87 @@ if __name__ == "__main__":
 
 import argparse
 import sys
-from collections.abc import Sequence
-from pathlib import Path
+from collections.abc import Callable, Sequence
 
 from tipr_jax import command_line
-from tipr_jax.paths import local_path, no_such_path
 
-EXAMPLE = (
-    "python -m tipr_jax.gallery --model=runs/quickstart --images=photos/ "
-    '--query="a man in a red coat"'
+PROGRAM = "python -m tipr_jax.gallery"
+WHERE = (
+    "only items with this property; camera, time, tag, path, track, added or a field given with "
+    "--meta; also repeated, as in --where camera=gate,hall --where 'time>=2026-11-01'"
 )
 
 
-def make_parser() -> argparse.ArgumentParser:
-    parser = command_line.Parser(
-        prog="python -m tipr_jax.gallery", description=__doc__, example=EXAMPLE
+def make_parser() -> command_line.Parser:
+    example = f"{PROGRAM} add photos/ --model=runs/quickstart --gallery=my.gallery"
+    parser = command_line.Parser(prog=PROGRAM, description=__doc__, example=example)
+    commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
+    for describe in (_add, _search, _list, _delete, _reindex, _stats):
+        describe(commands)
+    return parser
+
+
+def _command(
+    commands: argparse._SubParsersAction, name: str, what: str, example: str
+) -> command_line.Parser:
+    call = f"{PROGRAM} {name} {example} --gallery=my.gallery"
+    text = f"{what}\n\n  {call}"
+    parser = commands.add_parser(name, help=what.split(". ")[0], description=text, example=call)
+    parser.add_argument("--gallery", required=True, help="the gallery's file")
+    parser.add_argument("--json", action="store_true", help="print JSON, for other programs")
+    parser.set_defaults(run=_function(name))
+    return parser
+
+
+def _function(name: str) -> Callable[[argparse.Namespace], None]:
+    def run(options: argparse.Namespace) -> None:
+        from tipr_jax.gallery import commands
+
+        getattr(commands, name)(options)
+
+    return run
+
+
+def _add(commands: argparse._SubParsersAction) -> None:
+    parser = _command(
+        commands,
+        "add",
+        "Embed photos that are new or have changed. A folder is looked through with all below "
+        "it; photos that vanished from it leave the gallery. Interrupted, it goes on when called "
+        "again.",
+        "photos/ --model=runs/quickstart --camera=gate",
     )
-    parser.add_argument("--model", required=True, help="run directory or model directory")
-    parser.add_argument("--images", required=True, help="folder of photos, or one photo")
-    parser.add_argument("--query", required=True, help="the sentence to search for")
+    parser.add_argument("places", nargs="+", metavar="PLACE", help="folders and photos")
     parser.add_argument(
-        "--top", type=command_line.count, default=10, help="how many matches to show (default 10)"
+        "--model", default="", help="run or model directory (default: the gallery's own)"
     )
+    _checkpoint_language(parser)
+    parser.add_argument("--camera", help="recorded with the new items, to filter by")
+    parser.add_argument("--time", help="of the new items, as in 2026-11-29T14:30")
+    parser.add_argument("--tag", action="append", default=[], help="a word to filter by; repeated")
     parser.add_argument(
-        "--language", default="", help="of the query, e.g. zh (default: the model's first)"
+        "--meta",
+        action="append",
+        default=[],
+        metavar="FIELD=VALUE",
+        help="your own field; repeated",
+    )
+
+
+def _search(commands: argparse._SubParsersAction) -> None:
+    parser = _command(
+        commands,
+        "search",
+        "Rank the items by how well they fit a sentence, a picture, or both. Prints the ranking "
+        "and draws it.",
+        '"a man in a red coat with a backpack" --where camera=gate',
+    )
+    parser.add_argument("sentence", nargs="?", default="", help="describes the person")
+    parser.add_argument("--like", metavar="IMAGE", default="", help="a picture of the person")
+    _paged(parser, "matches", 10)
+    parser.add_argument("--where", action="append", default=[], metavar="TERM", help=WHERE)
+    parser.add_argument(
+        "--language", default="", help="of the sentence, e.g. zh (default: the model's first)"
     )
     parser.add_argument(
         "--rerank",
@@ -44,75 +103,72 @@ def make_parser() -> argparse.ArgumentParser:
         help="how many of the best matches a matching head orders anew (default: none)",
     )
     parser.add_argument(
-        "--picture", default="search.png", help="where the picture goes (default: ./search.png)"
+        "--explain", action="store_true", help="what each word adds to the score of each match"
     )
-    return parser
-
-
-def search(options: argparse.Namespace) -> None:
-    """Checks everything that is cheap to check, then embeds, ranks, prints and draws."""
-    from tipr_jax.gallery.photos import find_photos, told
-    from tipr_jax.gallery.retriever import Retriever, check_query
-    from tipr_jax.report.sheets import RetrievalSheet, draw_sheet
-
-    check_query(options.query)
-    model, images = local_path(options.model, "--model"), local_path(options.images, "--images")
-    picture = picture_path(options.picture)
-    if not model.is_dir():
-        raise FileNotFoundError(no_such_path(model, "run or model directory"))
-    command_line.check_devices()
-    photos = find_photos(images)
-    retriever = Retriever.load(model, options.language)
-    retriever.model.language_index(options.language)
-    if options.rerank:
-        retriever.model.check_can_match()
-    for line in retriever.model.doubts(options.query, options.language):
-        print(line)
-    skipped = [*photos.skipped, *retriever.add(photos.paths)]
-    for line in told(skipped):
-        print(line)
-    matches = retriever.search(
-        options.query, options.top, language=options.language, rerank=options.rerank
+    parser.add_argument(
+        "--picture", help="where the picture goes (default: ./search.png; with --json: none)"
     )
-    number = len(retriever.paths)
-    print(f'"{options.query}" among {number} photo{"s" if number != 1 else ""}:')
-    for rank, match in enumerate(matches, 1):
-        print(f"{rank:3}  {match.score:.3f}  {match.path}")
-    sheet = RetrievalSheet(options.query, None, [(m.path, m.score, None) for m in matches])
-    draw_sheet(sheet, picture, with_query=True)
-    print(f"picture: {picture}")
+    parser.add_argument(
+        "--model", default="", help="where the gallery's model is now, if it was moved"
+    )
 
 
-def picture_path(given: str) -> Path:
-    """The file to draw into, .png unless given otherwise; its directory is made.
+def _list(commands: argparse._SubParsersAction) -> None:
+    parser = _command(
+        commands, "list", "Show what the gallery holds, in item order.", "--where camera=gate"
+    )
+    _paged(parser, "items", 20)
+    parser.add_argument("--where", action="append", default=[], metavar="TERM", help=WHERE)
 
-    Raises:
-      ValueError: matplotlib draws no such file.
-      OSError: the directory cannot be made or written.
-    """
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
 
-    path = local_path(given, "--picture")
-    path = path if path.suffix else path.with_suffix(".png")
-    known = FigureCanvasAgg.get_supported_filetypes()
-    if path.suffix[1:].lower() not in known:
-        raise ValueError(
-            f"--picture={given}: expected a name ending in .png, or {', '.join(known)}"
-        )
-    path.parent.mkdir(parents=True, exist_ok=True)
-    is_new = not path.exists()
-    with open(path, "ab"):  # can it be written? Better asked before all photos are read
-        pass
-    if is_new:  # a search that fails leaves no empty picture
-        path.unlink()
-    return path
+def _delete(commands: argparse._SubParsersAction) -> None:
+    parser = _command(
+        commands,
+        "delete",
+        "Remove items by id, by property or by age. The photos stay where they are; a photo that "
+        "still lies in a folder comes back when the folder is added again.",
+        "--where 'added<2026-01-01'",
+    )
+    parser.add_argument("--id", action="append", default=[], help="3 or 3,5,8; also repeated")
+    parser.add_argument("--where", action="append", default=[], metavar="TERM", help=WHERE)
+
+
+def _reindex(commands: argparse._SubParsersAction) -> None:
+    parser = _command(
+        commands,
+        "reindex",
+        "Embed all items by another model. The old vectors answer until the last new one is there; "
+        "interrupted, it goes on when called again.",
+        "--model=runs/better",
+    )
+    parser.add_argument("--model", required=True, help="run or model directory")
+    _checkpoint_language(parser)
+
+
+def _stats(commands: argparse._SubParsersAction) -> None:
+    _command(commands, "stats", "Figures of the gallery: items, models, size.", "")
+
+
+def _checkpoint_language(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--language",
+        default="",
+        help="of a run in several languages, take the checkpoint that is best in this one",
+    )
+
+
+def _paged(parser: argparse.ArgumentParser, what: str, default: int) -> None:
+    parser.add_argument(
+        "--top", type=command_line.count, default=default, help=f"{what} a page ({default})"
+    )
+    parser.add_argument("--page", type=command_line.count, default=1, help="which page (1)")
 
 
 def main(argv: Sequence[str] | None = None) -> None:
     options = make_parser().parse_args(argv)
     command_line.setup_process()
     with command_line.mistakes_in_one_line():
-        search(options)
+        options.run(options)
 
 
 if __name__ == "__main__":

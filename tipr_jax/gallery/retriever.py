@@ -1,112 +1,367 @@
-"""The user-level API: put photos in, ask with a sentence, get the ranking."""
+"""The user-level API: put photos into a gallery, ask with a sentence, get the ranking."""
 
 import concurrent.futures
 import os
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from tqdm import tqdm
 
+from tipr_jax.gallery import scan
+from tipr_jax.gallery.index import Index
 from tipr_jax.gallery.photos import Skipped, find_photos, unreadable
-from tipr_jax.inference.model import ROWS, TrainedModel, load
-from tipr_jax.metrics.rerank import top_candidates
+from tipr_jax.gallery.pictures import picture_of
+from tipr_jax.gallery.store import IN_MEMORY, FileState, Item, Model, Store
+from tipr_jax.inference.model import ROWS, ImageSource, TrainedModel, load
+from tipr_jax.metrics.retrieval import l2_normalise
 
 
 class Match(NamedTuple):
-    """One photo of the answer; score is the cosine similarity, or re-ranked the match logit."""
+    """One line of an answer; score is the cosine similarity, or re-ranked the match logit."""
 
-    path: str
+    item: Item
     score: float
+
+    @property
+    def path(self) -> str:
+        return self.item.path
+
+
+class Added(NamedTuple):
+    """What `Retriever.add` did: numbers of files, and those that it could not take."""
+
+    new: int
+    changed: int
+    same: int
+    vanished: int
+    skipped: list[Skipped]
 
 
 class Retriever:
-    """An exact cosine search over photos in memory.
+    """A gallery and the model that searches it; exact, by cosine.
 
-    >>> retriever = Retriever.load("runs/quickstart")
-    >>> skipped = retriever.add(find_images("photos/"))
-    >>> retriever.search("a woman in a red coat", k=5)
+    >>> retriever = Retriever.create("my.gallery", "runs/quickstart")
+    >>> retriever.add("photos/")
+    >>> retriever.search("a woman in a red coat", k=5, where={"camera": "gate"})
     """
 
-    def __init__(self, model: TrainedModel):
-        self.model = model
-        self.paths: list[str] = []
-        self.features: np.ndarray | None = None  # float32 [G,C], unit rows
-        self._known: set[str] = set()  # absolute paths
+    def __init__(self, store: Store, model: TrainedModel, record: Model):
+        self.store, self.model, self.record = store, model, record
+        self.index = Index(record.vector_size)
+        self._seen: tuple[int, int] | None = None
+        self._refresh()
 
     @classmethod
-    def load(cls, directory: str | Path, language: str = "") -> "Retriever":
-        """From a run or model directory; arguments and errors as `inference.model.load`."""
-        return cls(load(directory, language))
+    def create(
+        cls, path: str | Path, model: str | Path | TrainedModel, language: str = ""
+    ) -> "Retriever":
+        """A new gallery for a model, or for the run or model directory that holds it.
 
-    def add(self, paths: Sequence[str | Path]) -> list[Skipped]:
-        """Embeds the photos that are not in the gallery yet, and returns those it cannot read.
-
-        With a progress bar on a terminal.
+        language: of a run in several languages, take the checkpoint that is best in this one.
 
         Raises:
-          ValueError: features that are not finite: the model's weights are damaged.
+          ValueError, OSError: as `Store.create` and `inference.model.load`.
         """
-        new = {os.path.abspath(path): str(path) for path in paths}
-        new = [path for key, path in new.items() if key not in self._known]
+        model = model if isinstance(model, TrainedModel) else load(model, language)
+        store = Store.create(path)
+        record = register(store, model, language)
+        store.remember("model", record.id)
+        return cls(store, model, record)
+
+    @classmethod
+    def open(cls, path: str | Path, model: str | Path | TrainedModel | None = None) -> "Retriever":
+        """An existing gallery, with the model that it records or with the same one from elsewhere.
+
+        Raises:
+          ValueError: the model is another one than the vectors are of.
+          ValueError, OSError: as `Store.open` and `inference.model.load`.
+        """
+        store = Store.open(path)
+        record = store.current_model
+        if record is None:
+            raise ValueError(f"{path} has no model yet; add photos with --model=RUN")
+        if model is None:
+            if not os.path.isdir(record.directory):
+                raise ValueError(
+                    f"{path}: its model was {record.directory}, which is not there; say where it "
+                    "is, as in --model=RUN"
+                )
+            model = record.directory
+        if not isinstance(model, TrainedModel):
+            model = load(model, record.facts["checkpoint_of_language"])
+        check_same_model(store, record, model)
+        return cls(store, model, record)
+
+    @classmethod
+    def in_memory(cls, model: str | Path | TrainedModel, language: str = "") -> "Retriever":
+        """A gallery without a file, for one process; as `create`."""
+        return cls.create(IN_MEMORY, model, language)
+
+    def add(
+        self,
+        place: str | Path | Sequence[str | Path],
+        *,
+        camera: str | None = None,
+        time: str | None = None,
+        tags: Sequence[str] = (),
+        meta: Mapping[str, Any] | None = None,
+    ) -> Added:
+        """Embeds the photos of a folder, one photo, or several, that are new or have changed.
+
+        What is done is kept when the work is interrupted, and a second call goes on. Photos of a
+        folder that have vanished since leave the gallery. With a progress bar on a terminal.
+
+        Args:
+          place: a folder, or paths.
+          camera, time, tags, meta: recorded with every new item, for filters.
+
+        Raises:
+          ValueError: no photo at all; features that are not finite: the weights are damaged.
+          FileNotFoundError: no such folder or file.
+          OSError: as `Store.add`.
+        """
+        if isinstance(place, str | Path):
+            found = find_photos(place)
+            paths, skipped = found.paths, list(found.skipped)
+            root = os.path.abspath(place) if os.path.isdir(place) else ""
+        else:
+            paths, skipped, root = [str(path) for path in place], [], ""
+        paths = [os.path.abspath(path) for path in paths]
+        changes = scan.compare(paths, self.store.files(), detector="", root=root)
+        facts = dict(camera=camera, time=time, tags=tuple(tags), meta=meta or {})
+        todo = [*changes.new, *changes.changed]
+        failed = self._add_files(todo, facts)
+        self.store.forget_files(changes.vanished)
+        self._refresh()
+        bad = {item.path for item in failed}
+        return Added(
+            len([path for path in changes.new if path not in bad]),
+            len([path for path in changes.changed if path not in bad]),
+            len(changes.same),
+            len(changes.vanished),
+            [*skipped, *failed],
+        )
+
+    def _add_files(self, paths: Sequence[str], facts: dict[str, Any]) -> list[Skipped]:
+        """Reads, embeds and stores, one transaction per `ROWS` files; returns what failed."""
         skipped: list[Skipped] = []
         with (
             concurrent.futures.ThreadPoolExecutor(os.cpu_count()) as pool,
-            tqdm(total=len(new), desc="embed photos", unit="img", leave=False, disable=None) as bar,
+            tqdm(total=len(paths), desc="add photos", unit="img", leave=False, disable=None) as bar,
         ):
-            for start in range(0, len(new), ROWS):
-                chunk = new[start : start + ROWS]
-                readable, pixels = [], []
-                for path, image in zip(chunk, pool.map(self._read, chunk), strict=True):
-                    if isinstance(image, Skipped):
-                        skipped.append(image)
-                    else:
-                        readable.append(path)
+            for start in range(0, len(paths), ROWS):
+                chunk = paths[start : start + ROWS]
+                items, pixels, files = [], [], {}
+                for path, result in zip(chunk, pool.map(self._read, chunk), strict=True):
+                    if isinstance(result, Skipped):
+                        skipped.append(result)
+                        continue
+                    files[path], image = result
+                    if image is not None:
+                        items.append(Item(files[path].content, path, **facts))
                         pixels.append(image)
-                if readable:
-                    self._append(readable, self.model.embed_images(pixels))
+                if items:
+                    self.store.add(items, self.model.embed_images(pixels), self.record, files)
+                elif files:
+                    self.store.record_files(files)
                 bar.update(len(chunk))
         return skipped
 
-    def _read(self, path: str) -> np.ndarray | Skipped:
+    def _read(self, path: str) -> tuple[FileState, np.ndarray | None] | Skipped:
+        """What is recorded of a file, and the photo at the model's size."""
         try:
-            return self.model.read_image(path)
+            data, state = scan.read(path, detector="")
+            return state, self.model.read_image(data, name=path)
         except (ValueError, OSError) as error:
             return unreadable(path, error)
 
-    def _append(self, paths: list[str], features: np.ndarray) -> None:
-        known = [] if self.features is None else [self.features]
-        self.features = np.concatenate([*known, features])
-        self.paths += paths
-        self._known |= {os.path.abspath(path) for path in paths}
-
     def search(
-        self, sentence: str, k: int = 10, *, language: str = "", rerank: int = 0
+        self,
+        sentence: str = "",
+        k: int = 10,
+        *,
+        offset: int = 0,
+        image: ImageSource | None = None,
+        image_weight: float = 0.5,
+        where: Mapping[str, Any] | None = None,
+        language: str = "",
+        rerank: int = 0,
     ) -> list[Match]:
-        """The k best photos, best first; equal scores in gallery order.
+        """The k best items after the first `offset`, best first; equal scores in item order.
 
-        language: of the sentence, "" for the model's first. rerank: how many of the best photos a
-        model with a matching head orders anew (their files are read again); the result has no
-        other photos.
+        Args:
+          sentence: describes the person.
+          image: a picture of a person that the answer should resemble, instead of the sentence or
+            together with it.
+          image_weight: with both, the picture's share of the score.
+          where: which items to rank at all, see `filters`.
+          language: of the sentence, "" for the model's first.
+          rerank: how many of the best items a model with a matching head orders anew (their files
+            are read again); the result has no other items.
 
         Raises:
-          ValueError: an empty sentence or an empty gallery; k below 1; a language or a re-ranking
-            that the model does not have.
+          ValueError: an empty sentence without a picture, or an empty gallery; k below 1; a filter,
+            a language or a re-ranking that cannot be.
         """
-        check_query(sentence)
         if k < 1:
-            raise ValueError(f"k is {k}, expected at least 1, how many photos to return")
-        if self.features is None:
+            raise ValueError(f"k is {k}, expected at least 1, how many items to return")
+        if offset < 0:
+            raise ValueError(f"offset is {offset}, expected 0 or more")
+        query = self.query(sentence, image, image_weight, language)
+        if rerank:
+            self.model.check_can_match()
+            check_query(sentence)
+        self._refresh()
+        if not len(self.index):
             raise ValueError("the gallery is empty; add photos first")
-        scores = self.features @ self.model.embed_texts([sentence], language)[0]
-        if not rerank:
-            order = np.argsort(-scores, kind="stable")[:k]
-            return [Match(self.paths[i], float(scores[i])) for i in order]
-        candidates = [self.paths[i] for i in top_candidates(scores[None], rerank)[0]]
-        scores = self.model.match(candidates, sentence)
-        order = np.argsort(-scores, kind="stable")[:k]
-        return [Match(candidates[i], float(scores[i])) for i in order]
+        allowed = self.index.rows(self.store.select(where)) if where else None
+        if rerank:
+            ((ids, _),) = self.index.search(query, rerank, 0, allowed)
+            return self._reranked(sentence, self.store.items(ids))[offset : offset + k]
+        ((ids, scores),) = self.index.search(query, k, offset, allowed)
+        score = dict(zip(ids.tolist(), scores.tolist(), strict=True))
+        return [Match(item, score[item.id]) for item in self.store.items(ids)]
+
+    def search_by_image(self, image: ImageSource, k: int = 10, **options: Any) -> list[Match]:
+        """Find this person again: `search` with a picture alone."""
+        return self.search("", k, image=image, **options)
+
+    def query(
+        self,
+        sentence: str,
+        image: ImageSource | None = None,
+        image_weight: float = 0.5,
+        language: str = "",
+    ) -> np.ndarray:
+        """What is compared with every item: a unit vector float32 [1,C]. Errors as `search`."""
+        if not 0 <= image_weight <= 1:
+            raise ValueError(f"image_weight is {image_weight}, expected 0 to 1")
+        if image is None or sentence:
+            check_query(sentence)
+        if image is None:
+            return self.model.embed_texts([sentence], language)
+        picture = self.model.embed_images([image])
+        if not sentence:
+            return picture
+        words = self.model.embed_texts([sentence], language)
+        return l2_normalise((1 - image_weight) * words + image_weight * picture)
+
+    def vectors(self, ids: Sequence[int]) -> np.ndarray:
+        """The unit vectors of items that are in the gallery: float32 [N,C]."""
+        return self.store.vectors_of(ids, self.record).astype(np.float32)
+
+    def rank(
+        self, queries: np.ndarray, depth: int, where: Mapping[str, Any] | None = None
+    ) -> tuple[list[tuple[np.ndarray, np.ndarray]], int]:
+        """Several queries in one pass: their best `depth` items, and how many were ranked.
+
+        queries: unit vectors float32 [Q,C]. Per query (ids int64 [n], scores float32 [n]), best
+        first, none in an empty gallery.
+
+        Raises:
+          ValueError: a filter that cannot be.
+        """
+        self._refresh()
+        allowed = self.index.rows(self.store.select(where)) if where else None
+        among = len(self.index) if allowed is None else int(allowed.sum())
+        return self.index.search(queries, depth, 0, allowed), among
+
+    def prepare(self, shapes: Iterable[tuple[int, int]]) -> None:
+        """Compiles `rank` for these numbers of queries and depths, so that no later call waits."""
+        self._refresh()
+        empty = not len(self.index.ids)
+        if empty:  # programs are compiled for blocks of rows; no item ever has the id 0
+            self.index.add(
+                np.zeros(1, np.int64), np.zeros((1, self.record.vector_size), np.float32)
+            )
+        for queries, depth in shapes:
+            self.index.search(np.zeros((queries, self.record.vector_size), np.float32), depth)
+        if empty:
+            self.index.remove([0])
+
+    def put(
+        self, items: Sequence[Item], images: Sequence[ImageSource], files: Mapping[str, FileState]
+    ) -> list[int]:
+        """Items whose pictures are at hand, one each; the rest is as in `Store.add`."""
+        ids = self.store.add(items, self.model.embed_images(images), self.record, files)
+        self._refresh()
+        return ids
+
+    def cameras_and_tags(self, limit: int = 200) -> tuple[list[str], list[str]]:
+        """The cameras and tags that items have, sorted, at most `limit` of each."""
+        queries = (
+            "SELECT DISTINCT camera AS name FROM item WHERE camera IS NOT NULL",
+            "SELECT DISTINCT value AS name FROM item, json_each(item.tags)",
+        )
+        cameras, tags = (
+            [row[0] for row in self.store._db.execute(f"{query} ORDER BY name LIMIT ?", (limit,))]
+            for query in queries
+        )
+        return cameras, tags
+
+    def _reranked(self, sentence: str, items: Sequence[Item]) -> list[Match]:
+        """Items by the matching head's logit; an item whose picture is gone comes last."""
+        there, pictures = [], []
+        for item in items:
+            try:
+                pictures.append(picture_of(item))
+                there.append(item)
+            except (ValueError, OSError):
+                continue
+        if not there:
+            return []
+        scores = self.model.match(pictures, sentence)
+        return [Match(there[i], float(scores[i])) for i in np.argsort(-scores, kind="stable")]
+
+    def delete(self, ids: Iterable[int]) -> int:
+        """Removes items; returns how many there were. The photos themselves stay where they are."""
+        ids = [int(i) for i in ids]
+        count = self.store.delete(ids)
+        self.index.remove(ids)
+        return count
+
+    def _refresh(self) -> None:
+        """Takes over what this process or another one changed since the last search."""
+        changes = self.store.changes()
+        if changes == self._seen:
+            return
+        self._seen = changes
+        ids = self.store.embedded(self.record)
+        held = self.index.live_ids
+        last = self.index.ids[-1] if len(self.index.ids) else 0
+        if np.isin(ids[ids <= last], held).all():
+            self.index.remove(held[~np.isin(held, ids)])
+        else:  # vectors of older items have come
+            self.index, last = Index(self.record.vector_size), 0
+        for new, vectors in self.store.vectors(self.record, after=last):
+            self.index.add(new, vectors.astype(np.float32))
+
+
+def register(store: Store, model: TrainedModel, language: str = "") -> Model:
+    """Records a model in a gallery; language: which checkpoint of its run it is."""
+    facts = {
+        "method": model.method,
+        "image_size": list(model.config.image_size),
+        "resize": model.test_resize,
+        "languages": list(model.languages or model.caption_languages),
+        "checkpoint_of_language": language,
+    }
+    directory = os.path.abspath(model.directory) if model.directory else ""
+    return store.register_model(model.fingerprint, directory, model.feature_size, facts)
+
+
+def check_same_model(store: Store, record: Model, model: TrainedModel) -> None:
+    """Raises ValueError unless the gallery's vectors are this model's."""
+    if model.fingerprint != record.fingerprint:
+        here = model.directory or "the given model"
+        raise ValueError(
+            f"{store.path} holds vectors of another model ({record.directory}, "
+            f"{record.fingerprint[:8]}) than {here} ({model.fingerprint[:8]}), which cannot be "
+            f"compared; embed its photos again: python -m tipr_jax.gallery reindex "
+            f"--gallery={store.path} --model={here}"
+        )
 
 
 def check_query(sentence: str) -> None:
@@ -115,8 +370,3 @@ def check_query(sentence: str) -> None:
         raise ValueError(
             f"the sentence is {sentence!r}; describe the person, as in 'a man in a red coat'"
         )
-
-
-def find_images(place: str | Path) -> list[str]:
-    """The photos of a folder as `add` takes them; see `photos.find_photos`, also for the errors."""
-    return find_photos(place).paths

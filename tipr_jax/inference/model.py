@@ -1,6 +1,7 @@
 """A trained model, ready to embed photos and sentences: read from a run or a model directory."""
 
 import functools
+import hashlib
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
@@ -37,6 +38,7 @@ class TrainedModel:
       tokenizer: sentences -> ids.
       test_resize: filter with which photos come to the model's size.
       caption_languages: what it was trained on, if that is known.
+      directory: the run or model directory that it was read from.
     """
 
     def __init__(
@@ -48,8 +50,9 @@ class TrainedModel:
         *,
         test_resize: str = "bilinear",
         caption_languages: tuple[str, ...] = (),
+        directory: str = "",
     ):
-        self.caption_languages = caption_languages
+        self.caption_languages, self.directory = caption_languages, directory
         self.method, self.tokenizer, self.test_resize = method, tokenizer, test_resize
         self.encoders = Encoders.on_this_machine(get_method(method), model_config)
         self.config = self.encoders.config
@@ -62,6 +65,28 @@ class TrainedModel:
         """The languages it was trained on, the default first; () for a model of one."""
         return self.config.languages
 
+    @functools.cached_property
+    def feature_size(self) -> int:
+        """Numbers in a feature."""
+        size = self.config.image_size
+        image = jax.ShapeDtypeStruct((self._rows, *size, 3), np.uint8)
+        return jax.eval_shape(self.encoders.encode_image, self.params, image).shape[1]
+
+    @functools.cached_property
+    def fingerprint(self) -> str:
+        """SHA-256 of what decides the features: weights, config, preprocessing and tokenizer.
+
+        Two models with the same fingerprint give vectors that can be compared.
+        """
+        digest = hashlib.sha256()
+        facts = (self.method, self.config, self.test_resize, type(self.tokenizer).__name__)
+        digest.update(repr(facts).encode())
+        for path, leaf in jax.tree.leaves_with_path(self.params):
+            array = np.ascontiguousarray(leaf)
+            digest.update(f"{jax.tree_util.keystr(path)} {array.dtype} {array.shape}".encode())
+            digest.update(array.data)
+        return digest.hexdigest()
+
     def embed_images(self, sources: Sequence[ImageSource]) -> np.ndarray:
         """Photos -> unit features float32 [N,C].
 
@@ -72,8 +97,10 @@ class TrainedModel:
         features = self._in_chunks(self.encoders.encode_image, self._pixels, sources, "photo")
         return l2_normalise(finite(features))
 
-    def read_image(self, source: ImageSource) -> np.ndarray:
+    def read_image(self, source: ImageSource, name: str | None = None) -> np.ndarray:
         """A photo as uint8 [H,W,3] at the model's size, as `encode_image` takes it.
+
+        name: what error messages call it; default: the path.
 
         Raises:
           ValueError, FileNotFoundError: as `preprocess.decode` and `preprocess.from_array`.
@@ -82,7 +109,7 @@ class TrainedModel:
         if isinstance(source, np.ndarray):
             image = preprocess.from_array(source)
         else:
-            image = preprocess.decode(source, size=size)
+            image = preprocess.decode(source, name=name, size=size)
         return preprocess.resize(image, size, self.test_resize)
 
     def _pixels(self, sources: Sequence[ImageSource]) -> np.ndarray:
@@ -203,6 +230,7 @@ def load(directory: str | Path, language: str = "") -> TrainedModel:
         tokenizer,
         test_resize=resize,
         caption_languages=languages,
+        directory=str(directory),
     )
 
 

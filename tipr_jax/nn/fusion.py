@@ -50,7 +50,8 @@ class FusionEncoder(nnx.Module):
         last = jax.tree.map(lambda p: p[-1], self.blocks)
         x = self.attend(text_tokens, image_tokens)
         x = apply_blocks(jax.tree.map(lambda p: p[:-1], self.blocks), x)
-        return Unfinished(x, *last.attn.keys_values(last.ln_1(x)), last, self.ln_post)
+        keys, values = last.attn.keys_values(last.ln_1(x))
+        return Unfinished(x, keys, values, last, self.ln_post)
 
 
 class Unfinished(NamedTuple):
@@ -71,9 +72,12 @@ class Unfinished(NamedTuple):
         groups, count = position.shape
         length, width = self.x.shape[1:]
         row = (position // length)[..., None, None, None]
-        of_row = lambda y: jnp.take_along_axis(  # noqa: E731
-            y.reshape(groups, -1, *y.shape[1:]), row, axis=1
-        ).reshape(groups * count, *y.shape[1:])
+
+        def of_row(y: jax.Array) -> jax.Array:
+            """[B,L,H,K] -> [G*N,L,H,K], what the query of each position reads."""
+            y = jnp.take_along_axis(y.reshape(groups, -1, *y.shape[1:]), row, axis=1)
+            return y.reshape(groups * count, *y.shape[2:])
+
         x = jnp.take_along_axis(self.x.reshape(groups, -1, width), position[..., None], axis=1)
         x = x.reshape(groups * count, 1, width)
         x = x + self.block.attn.read(self.block.ln_1(x), of_row(self.keys), of_row(self.values))

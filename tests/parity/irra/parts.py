@@ -56,7 +56,9 @@ def _masked_words(scores: jax.Array, labels: jax.Array) -> jax.Array:
     words = scores.shape[-1]
     tokens, labels = scores.reshape(1, -1, words), labels.reshape(1, -1)
     eye, total = jnp.eye(words), jnp.sum(labels != 0)
-    return masked_word_loss(of_tokens, tokens, eye, jnp.zeros(words), labels, total, at_a_time=16)[0]
+    return masked_word_loss(of_tokens, tokens, eye, jnp.zeros(words), labels, total, at_a_time=16)[
+        0
+    ]
 
 
 @jax.jit

@@ -1,0 +1,189 @@
+"""The gallery's commands: what they print, what they do, and one line for every mistake."""
+
+import json
+import os
+
+import jax
+import numpy as np
+import pytest
+from PIL import Image
+
+from tipr_jax.gallery.__main__ import main
+from tipr_jax.gallery.retriever import Retriever
+from tipr_jax.inference import model as inference
+from tipr_jax.inference.model import TrainedModel
+from tipr_jax.models import get_method
+from tipr_jax.models.irra import Config
+from tipr_jax.precision import policy
+from tipr_jax.text.clip_bpe import VOCAB_SIZE, ClipTokenizer
+from tipr_jax.train_state import define_model
+
+CONFIG = Config.tiny(losses=(), vocab_size=VOCAB_SIZE)
+
+
+@pytest.fixture(scope="module")
+def models():
+    """Two models of random weights by the name of their directory."""
+    init = define_model(get_method("irra"), CONFIG, policy())[2]
+    return {
+        name: TrainedModel(
+            "irra",
+            CONFIG,
+            jax.tree.map(np.asarray, init(jax.random.key(seed))),
+            ClipTokenizer(),
+            directory=name,
+        )
+        for seed, name in enumerate(("run", "better"))
+    }
+
+
+@pytest.fixture
+def place(models, monkeypatch, tmp_path):
+    """A directory with photos/ and the two models."""
+    for name, model in models.items():
+        (tmp_path / name).mkdir()
+        model.directory = str(tmp_path / name)
+    load = lambda directory, language="": models[os.path.basename(directory)]  # noqa: E731
+    monkeypatch.setattr("tipr_jax.gallery.retriever.load", load)
+    monkeypatch.setattr(inference, "load", load)
+    monkeypatch.chdir(tmp_path)
+    rng = np.random.default_rng(0)
+    (tmp_path / "photos").mkdir()
+    for name in "abc":
+        pixels = rng.integers(0, 255, (48, 20, 3), np.uint8)
+        Image.fromarray(pixels).save(tmp_path / "photos" / f"{name}.png")
+    return tmp_path
+
+
+@pytest.fixture
+def command(place, capsys):
+    """Runs a command on my.gallery; returns what it printed, or the message it ended with."""
+
+    def run(*words, gallery="my.gallery"):
+        try:
+            main([*words, f"--gallery={gallery}"])
+            end = ""
+        except SystemExit as error:
+            end = error.code if isinstance(error.code, str) else ""
+        printed = capsys.readouterr()
+        return printed.out + printed.err + end
+
+    return run
+
+
+def as_json(text: str):
+    return json.loads(text)
+
+
+def test_from_photos_to_an_answer(command, place):
+    (place / "photos" / "notes.txt").write_text("not a photo")
+    printed = command("add", "photos", "--model=run")
+    assert "my.gallery: 3 photos added; it holds 3 items" in printed
+    assert "skipped 1 file" in printed and "notes.txt" in printed
+    assert "nothing to do, 3 photos unchanged" in command("add", "photos")
+    printed = command("search", "a man in a red coat", "--picture=new/folder/answer")
+    assert '"a man in a red coat" among 3 items:' in printed and "b.png" in printed
+    assert (place / "new" / "folder" / "answer.png").stat().st_size > 1000
+    assert "my.gallery: 3 items of 3 files" in command("stats")
+    assert "run" in command("stats") and "searched" in command("stats")
+
+
+def test_pages_filters_and_words(command):
+    command("add", "photos/a.png", "--model=run", "--camera=gate", "--meta", "floor=2")
+    command("add", "photos", "--camera=hall", "--tag=vip")
+    pages = [
+        as_json(command("search", "a man", "--json", "--top=2", f"--page={page}"))
+        for page in (1, 2, 3)
+    ]
+    ranks = [[match["rank"] for match in page["matches"]] for page in pages]
+    assert ranks == [[1, 2], [3], []]
+    assert "none on this page" in command("search", "a man", "--page=9")
+    found = as_json(command("search", "a man", "--json", "--where", "floor=2", "--explain"))
+    (match,) = found["matches"]
+    assert found["among"] == 1 and match["camera"] == "gate" and match["meta"] == {"floor": 2}
+    assert [word for word, _ in match["words"]] == ["a", "man"]
+    assert "no item passes" in command("search", "a man", "--where", "camera=roof")
+    assert " man " in command("search", "a man", "--explain")
+    listed = as_json(command("list", "--json", "--where", "tag=vip"))
+    assert [item["camera"] for item in listed["items"]] == ["hall", "hall"]
+    assert "3 items, page 2 of 2" in command("list", "--top=2", "--page=2")
+
+
+def test_a_picture_as_the_question(command, place):
+    command("add", "photos", "--model=run")
+    printed = command("search", "--like=photos/c.png", "--top=1")
+    assert "c.png" in printed and "1.000" in printed and (place / "search.png").exists()
+
+
+def test_delete(command):
+    command("add", "photos", "--model=run", "--camera=gate")
+    assert "1 item deleted, 2 left" in command("delete", "--id=1")
+    assert "0 items deleted" in command("delete", "--where", "added<2020-01-01")
+    assert as_json(command("delete", "--json", "--where", "camera=gate"))["items"] == 0
+    assert "gallery is empty" in command("search", "a man")
+
+
+def test_another_model(command, place):
+    command("add", "photos", "--model=run")
+    assert "vectors of another model" in command("search", "a man", "--model=better")
+    assert "reindex" in command("add", "photos", "--model=better")
+    (place / "photos" / "b.png").unlink()
+    printed = command("reindex", "--model=better")
+    assert "2 items embedded; searches use better now" in printed and "b.png" in printed
+    assert "among 2 items" in command("search", "a man")
+
+
+def test_a_model_that_was_moved(command, place):
+    command("add", "photos", "--model=run")
+    os.rename("run", "elsewhere")
+    assert "is not there; say where it is, as in --model=RUN" in command("search", "a man")
+
+
+MISTAKES = {
+    ("search", ""): "describe the person",
+    ("search", "a man", "--top=0"): "'0' is not a whole number of at least 1",
+    ("search", "a man", "--topp=3"): "unknown argument '--topp=3', did you mean --top?",
+    ("search", "a man", "--picture=answer.xyz"): "expected a name ending in .png",
+    ("search", "a man", "--like=nowhere.png"): "nowhere.png: no such photo",
+    ("search", "a man", "--model=gone"): "gone: no such run or model directory",
+    ("search", "a man", "--where", "camera"): "expected FIELD=VALUE",
+    ("search", "a man", "--where", "colour=red"): "no item has such a field",
+    ("search", "a man", "--rerank=5"): "no matching head",
+    ("search", "a man", "--language=zh"): "'zh' is not one of the model's",
+    ("add", "nowhere"): "nowhere: no such folder or photo",
+    ("add", "gs://bucket/photos"): "an address",
+    ("add", "photos", "--meta", "floor"): "expected FIELD=VALUE",
+    ("add", "photos", "--meta", "camera=x"): "has a meaning of its own",
+    ("delete",): "say what to delete",
+    ("delete", "--id=one"): "expected the numbers that `list` shows",
+    ("reindex",): "--model",
+    ("list", "--page=0"): "at least 1",
+    ("serch", "a man"): "invalid choice: 'serch'",
+}
+
+
+@pytest.mark.parametrize("words", MISTAKES, ids=" ".join)
+def test_mistakes_are_one_line_before_any_photo_is_read(command, monkeypatch, words):
+    command("add", "photos", "--model=run")
+    monkeypatch.setattr(Retriever, "_add_files", lambda *args: pytest.fail("photos were read"))
+    printed = command(*words)
+    assert MISTAKES[words] in printed and len(printed.splitlines()) == 1, printed
+
+
+@pytest.mark.parametrize(
+    "words", [("search", "a man"), ("list",), ("stats",), ("delete", "--id=1")]
+)
+def test_a_gallery_that_is_not_there_is_answered_with_the_near_name(command, words):
+    command("add", "photos", "--model=run")
+    assert "no such gallery; did you mean" in command(*words, gallery="my.galery")
+
+
+def test_a_new_gallery_needs_a_model(command):
+    assert "is new, so say which model" in command("add", "photos")
+
+
+@pytest.mark.parametrize("name", ["add", "search", "list", "delete", "reindex", "stats"])
+def test_help_shows_a_call(name, capsys):
+    with pytest.raises(SystemExit):
+        main([name, "--help"])
+    assert f"python -m tipr_jax.gallery {name}" in capsys.readouterr().out

@@ -1,0 +1,154 @@
+"""Exact search: the inner products of a query with every row, and the best of them, on the mesh.
+
+The rows lie in blocks of one size, cut over the devices, so adding a row writes one block and
+compiles nothing. Removed rows and rows that a filter leaves out are masked before the ranking, and
+equal scores stay in item order.
+"""
+
+import functools
+from collections.abc import Sequence
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.sharding import Mesh
+
+from tipr_jax import sharding
+
+BLOCK = 16384  # rows; 32 MiB of 512 float32 numbers
+QUERIES = (1, 4, 16, 64)  # a batch of queries is padded to one of these, so few programs compile
+RECALL = 0.95  # asked of an approximate search
+
+
+class Index:
+    """Vectors of items in ascending order of their ids.
+
+    Args:
+      width: numbers in a vector.
+      mesh: the devices; default: all of this machine.
+      block: rows of a block.
+    """
+
+    def __init__(self, width: int, mesh: Mesh | None = None, block: int = BLOCK):
+        mesh = mesh or sharding.make_mesh()
+        rules = sharding.RULES["data_parallel"]
+        shards = sharding.batch_shards(mesh, rules)
+        self.width, self.block = width, -(-block // shards) * shards
+        self._cut, self._whole = sharding.batch_sharding(mesh, rules), sharding.replicated(mesh)
+        self.ids = np.zeros(0, np.int64)
+        self._live = np.zeros(0, bool)
+        self._blocks: list[
+            np.ndarray | jax.Array
+        ] = []  # float32 [block,width], zero after the last
+
+    def __len__(self) -> int:
+        return int(self._live.sum())
+
+    @property
+    def live_ids(self) -> np.ndarray:
+        """The ids that searches find, ascending."""
+        return self.ids[self._live]
+
+    def add(self, ids: np.ndarray, vectors: np.ndarray) -> None:
+        """Rows with larger ids than all before. ids int [N], vectors float [N,width].
+
+        Raises:
+          ValueError: ids that do not ascend.
+        """
+        if len(ids) and (np.any(np.diff(ids) <= 0) or (len(self.ids) and ids[0] <= self.ids[-1])):
+            raise ValueError("ids must be larger than all before, in ascending order")
+        row = len(self.ids)
+        self.ids = np.concatenate([self.ids, np.asarray(ids, np.int64)])
+        self._live = np.concatenate([self._live, np.ones(len(ids), bool)])
+        done = 0
+        while done < len(ids):
+            number, offset = divmod(row + done, self.block)
+            count = min(self.block - offset, len(ids) - done)
+            if offset:
+                block = np.array(self._blocks.pop())
+            else:
+                block = np.zeros((self.block, self.width), np.float32)
+            block[offset : offset + count] = vectors[done : done + count]
+            self._blocks.append(block)
+            done += count
+
+    def remove(self, ids: Sequence[int] | np.ndarray) -> None:
+        """Rows that searches no longer find; their room comes back when the gallery is opened."""
+        self._live[np.isin(self.ids, ids)] = False
+
+    def rows(self, ids: np.ndarray) -> np.ndarray:
+        """Which of the rows have one of these ids: bool [rows]."""
+        return np.isin(self.ids, ids)
+
+    def search(
+        self,
+        queries: np.ndarray,
+        k: int,
+        offset: int = 0,
+        allowed: np.ndarray | None = None,
+        *,
+        approximate: bool = False,
+    ) -> list[tuple[np.ndarray, np.ndarray]]:
+        """Per query (ids int64 [n], scores float32 [n]), best first, n at most k.
+
+        Args:
+          queries: float32 [Q,width].
+          k, offset: how many rows, after how many; the pages of a ranking do not overlap.
+          allowed: bool [rows], see `rows`; default: every row that is not removed.
+          approximate: let the device choose candidates by `lax.approx_max_k`, faster on a TPU.
+        """
+        live = self._live if allowed is None else self._live & allowed
+        want = offset + k
+        queries = np.asarray(queries, np.float32)
+        out: list[tuple[np.ndarray, np.ndarray]] = []
+        for start in range(0, len(queries), QUERIES[-1]):
+            part = queries[start : start + QUERIES[-1]]
+            out += self._ranked(part, live, want, approximate)
+        return [(self.ids[rows[offset:]], scores[offset:]) for rows, scores in out]
+
+    def _ranked(
+        self, queries: np.ndarray, live: np.ndarray, want: int, approximate: bool
+    ) -> list[tuple[np.ndarray, np.ndarray]]:
+        """Per query the best `want` live rows: (rows, scores)."""
+        per_block = min(self.block, max(16, 1 << (want - 1).bit_length()))
+        size = next(size for size in QUERIES if size >= len(queries))
+        padded = np.zeros((size, self.width), np.float32)
+        padded[: len(queries)] = queries
+        q = jax.device_put(padded, self._whole)
+        found = []
+        for number in range(len(self._blocks)):
+            mask = live[number * self.block : (number + 1) * self.block]
+            if mask.any():
+                mask = np.pad(mask, (0, self.block - len(mask)))
+                best = self._best(q, self._block(number), mask, per_block, approximate)
+                found.append((number * self.block, best))
+        rows = [np.asarray(best[1])[: len(queries)] + first for first, best in found]
+        scores = [np.asarray(best[0])[: len(queries)] for _, best in found]
+        if not found:
+            return [(np.zeros(0, int), np.zeros(0, np.float32))] * len(queries)
+        merged = []
+        for r, s in zip(np.concatenate(rows, 1), np.concatenate(scores, 1), strict=True):
+            order = np.argsort(-s, kind="stable")[:want]
+            order = order[np.isfinite(s[order])]
+            merged.append((r[order], s[order]))
+        return merged
+
+    def _block(self, number: int) -> jax.Array:
+        """A block on the devices; it stays there until rows are added to it."""
+        self._blocks[number] = block = jax.device_put(self._blocks[number], self._cut)
+        return block
+
+    @functools.cached_property
+    def _best(self):  # noqa: ANN202
+        """(queries [Q,C], block [N,C], mask bool [N], k, approximate) -> (scores, rows) [Q,k]."""
+
+        def best(queries, block, mask, k, approximate):  # noqa: ANN001, ANN202
+            scores = jax.lax.dot_general(
+                queries, block, (((1,), (1,)), ((), ())), precision=jax.lax.Precision.HIGHEST
+            )
+            scores = jnp.where(mask, scores, -jnp.inf)
+            if approximate:
+                return jax.lax.approx_max_k(scores, k, recall_target=RECALL)
+            return jax.lax.top_k(scores, k)
+
+        return jax.jit(best, static_argnums=(3, 4), out_shardings=self._whole)
