@@ -11,6 +11,7 @@ from flax import nnx
 from ml_collections import ConfigDict
 
 from configs import bi_irra, irra, ivt
+from data_pipelines.datasets.annotations import load_dataset
 from data_pipelines.synth_pedes.generate import generate
 from tipr_jax import main, report, result_table, results, run_files
 from tipr_jax.checkpoints import Checkpoints, load_params, load_run_params
@@ -168,3 +169,30 @@ def test_search(run, data_root, name, language):
     matches = retriever.search(query, 3, language=language)
     assert [m.score for m in matches] == sorted((m.score for m in matches), reverse=True)
     assert len({m.path for m in matches} & set(map(str, photos.iterdir()))) == 3
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["bi_irra_run", "ivt_run", "irra_model"])
+def test_a_gallery_answers_as_the_evaluation_ranks(config, data_root, name, tmp_path):
+    """R@1 of every caption of the test split, searched one by one, is the evaluation's."""
+    now = config(name.rsplit("_", 1)[0])
+    now.init_from = str(FIXTURES / name)
+    main.run(now, tmp_path / "evaluation", "eval")
+    scores = json.loads((tmp_path / "evaluation" / run_files.RESULTS).read_text())
+    languages = ("en", "zh") if name == "bi_irra_run" else ()
+    test = load_dataset("cuhk_pedes", str(data_root), languages)["test"]
+    gallery = Retriever.create(tmp_path / "test.gallery", FIXTURES / name)
+    # One by one, for equal scores stay in the order of the split.
+    for path in test.image_path:
+        gallery.add([path])
+    person = dict(zip(map(str, test.image_path), test.image_person_id, strict=True))
+
+    def r1(**options) -> float:
+        best = [gallery.search(caption, 1, **options)[0].path for caption in test.caption]
+        right = np.array([person[path] for path in best]) == test.caption_person_id
+        return round(100 * float(right.mean()), 4)
+
+    assert r1() == pytest.approx(scores["t2i"]["R1"], abs=1e-3)
+    if "t2i_rerank" in scores:
+        candidates = now.eval.rerank_k
+        assert r1(rerank=candidates) == pytest.approx(scores["t2i_rerank"]["R1"], abs=1e-3)

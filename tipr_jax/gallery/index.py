@@ -37,6 +37,7 @@ class Index:
         self._cut, self._whole = sharding.batch_sharding(mesh, rules), sharding.replicated(mesh)
         self.ids = np.zeros(0, np.int64)
         self._live = np.zeros(0, bool)
+        self._masks: dict[int, jax.Array | None] = {}  # of `_live`, by block
         self._blocks: list[
             np.ndarray | jax.Array
         ] = []  # float32 [block,width], zero after the last
@@ -58,6 +59,7 @@ class Index:
         if len(ids) and (np.any(np.diff(ids) <= 0) or (len(self.ids) and ids[0] <= self.ids[-1])):
             raise ValueError("ids must be larger than all before, in ascending order")
         row = len(self.ids)
+        self._masks.clear()
         self.ids = np.concatenate([self.ids, np.asarray(ids, np.int64)])
         self._live = np.concatenate([self._live, np.ones(len(ids), bool)])
         done = 0
@@ -75,6 +77,7 @@ class Index:
     def remove(self, ids: Sequence[int] | np.ndarray) -> None:
         """Rows that searches no longer find; their room comes back when the gallery is opened."""
         self._live[np.isin(self.ids, ids)] = False
+        self._masks.clear()
 
     def rows(self, ids: np.ndarray) -> np.ndarray:
         """Which of the rows have one of these ids: bool [rows]."""
@@ -117,9 +120,8 @@ class Index:
         q = jax.device_put(padded, self._whole)
         found = []
         for number in range(len(self._blocks)):
-            mask = live[number * self.block : (number + 1) * self.block]
-            if mask.any():
-                mask = np.pad(mask, (0, self.block - len(mask)))
+            mask = self._mask(number, live)
+            if mask is not None:
                 best = self._best(q, self._block(number), mask, per_block, approximate)
                 found.append((number * self.block, best))
         rows = [np.asarray(best[1])[: len(queries)] + first for first, best in found]
@@ -135,8 +137,24 @@ class Index:
 
     def _block(self, number: int) -> jax.Array:
         """A block on the devices; it stays there until rows are added to it."""
-        self._blocks[number] = block = jax.device_put(self._blocks[number], self._cut)
+        block = self._blocks[number]
+        if isinstance(block, np.ndarray):
+            self._blocks[number] = block = jax.device_put(block, self._cut)
         return block
+
+    def _mask(self, number: int, live: np.ndarray) -> jax.Array | None:
+        """Which rows of a block to rank, on the devices; None if it has none."""
+        if live is not self._live:
+            return self._put_mask(number, live)
+        if number not in self._masks:
+            self._masks[number] = self._put_mask(number, live)
+        return self._masks[number]
+
+    def _put_mask(self, number: int, live: np.ndarray) -> jax.Array | None:
+        mask = live[number * self.block : (number + 1) * self.block]
+        if not mask.any():
+            return None
+        return jax.device_put(np.pad(mask, (0, self.block - len(mask))), self._cut)
 
     @functools.cached_property
     def _best(self):  # noqa: ANN202
