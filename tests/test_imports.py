@@ -107,7 +107,7 @@ CORE_LAWS = {
     # Commands.
     "gallery": {
         *("command_line", "inference", "interrupt", "metrics", "paths", "preprocess", "report"),
-        "sharding",
+        *("data", "sharding"),
     },
     "serving": {"__version__", "command_line", "gallery", "interrupt", "paths", "preprocess"},
     "main": {
@@ -160,6 +160,11 @@ ALLOWED = {
     **qualified("tipr_jax", CORE_LAWS, set()),
     **qualified("data_pipelines", DATA_LAWS, DATA_USES),
     "configs": {"tipr_jax.models"},
+}
+# `calibrate` measures on a labelled data set.
+ALLOWED["tipr_jax.gallery.commands"] = ALLOWED["tipr_jax.gallery"] | {
+    "tipr_jax.gallery",
+    "data_pipelines.datasets.annotations",
 }
 ALLOWED["tipr_jax.main"] |= MAIN_USES | {"tipr_jax.__version__"}
 

@@ -8,8 +8,11 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from tipr_jax.gallery import commands
 from tipr_jax.gallery.__main__ import main
-from tipr_jax.gallery.retriever import Retriever
+from tipr_jax.gallery.calibrate import Line
+from tipr_jax.gallery.retriever import Match, Retriever
+from tipr_jax.gallery.store import Item
 from tipr_jax.inference import model as inference
 from tipr_jax.inference.model import TrainedModel
 from tipr_jax.models import get_method
@@ -182,8 +185,50 @@ def test_a_new_gallery_needs_a_model(command):
     assert "is new, so say which model" in command("add", "photos")
 
 
-@pytest.mark.parametrize("name", ["add", "search", "list", "delete", "reindex", "stats"])
+@pytest.mark.parametrize(
+    "name", ["add", "search", "list", "delete", "reindex", "calibrate", "stats"]
+)
 def test_help_shows_a_call(name, capsys):
     with pytest.raises(SystemExit):
         main([name, "--help"])
     assert f"python -m tipr_jax.gallery {name}" in capsys.readouterr().out
+
+
+@pytest.fixture
+def labelled(place):
+    """A data set in the official layout, whose test photos are drawn people."""
+    from data_pipelines.synth_pedes.generate import generate
+
+    generate(place / "data", "cuhk_pedes", train_ids=2, val_ids=4, test_ids=2, images_per_id=2)
+    return "--root=data"
+
+
+def test_calibrate(command, labelled):
+    command("add", "photos", "--model=run")
+    printed = command("calibrate", "--name=cuhk_pedes", labelled)
+    assert "8 photos of cuhk_pedes val: AUC" in printed and "false alarms" in printed
+    found = as_json(command("search", "a man", "--json", "--where", "path=*/a.png"))
+    assert found["line"]["photos"] == 8 and 0 <= found["line"]["misses"] <= 1
+    command("reindex", "--model=better")
+    assert as_json(command("search", "a man", "--json"))["line"] is None
+
+
+@pytest.mark.parametrize(("score", "place"), [(0.9, 0), (0.6, 1), (0.4, 2), (0.1, 3)])
+def test_the_line_stands_where_scores_pass_it(capsys, score, place):
+    matches = [Match(Item("", f"{n}.png", id=n), 0.7 - 0.2 * n) for n in range(3)]
+    line = Line(score, 0.05, 0.4, auc=0.7, reliable=False, photos=400, data="val")
+    commands._print_ranking(matches, 10, line, {})
+    lines = capsys.readouterr().out.splitlines()
+    assert [n for n, text in enumerate(lines) if text.startswith("---")] == [place][: place < 3]
+    assert len([text for text in lines if ".png" in text]) == 3, "nothing is hidden"
+    if place < 3:
+        assert "5 % false alarms, 40 % misses; not reliable (AUC 0.70)" in lines[place]
+
+
+@pytest.mark.parametrize(
+    ("option", "words"),
+    [("--false-alarms=5", "expected 0 to 1"), ("--rerank=4", "no matching head")],
+)
+def test_what_cannot_be_calibrated(command, labelled, option, words):
+    command("add", "photos", "--model=run")
+    assert words in command("calibrate", "--name=cuhk_pedes", labelled, option)

@@ -29,7 +29,7 @@ def make_parser() -> command_line.Parser:
     example = f"{PROGRAM} add photos/ --model=runs/quickstart --gallery=my.gallery"
     parser = command_line.Parser(prog=PROGRAM, description=__doc__, example=example)
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
-    for describe in (_add, _search, _list, _delete, _reindex, _stats):
+    for describe in (_add, _search, _list, _delete, _reindex, _calibrate, _stats):
         describe(commands)
     return parser
 
@@ -143,6 +143,32 @@ def _reindex(commands: argparse._SubParsersAction) -> None:
     )
     parser.add_argument("--model", required=True, help="run or model directory")
     _checkpoint_language(parser)
+
+
+def _calibrate(commands: argparse._SubParsersAction) -> None:
+    parser = _command(
+        commands,
+        "calibrate",
+        "Measure on labelled photos how often a score misleads, and draw a line under answers at a "
+        "chosen rate of false alarms. Nothing is hidden below the line.",
+        "--name=cuhk_pedes --root=data/synth_pedes",
+    )
+    parser.add_argument("--name", required=True, help="layout of the data set, as in training")
+    parser.add_argument("--root", required=True, help="directory that contains the data set")
+    parser.add_argument(
+        "--split", default="val", choices=("train", "val", "test"), help="(default: val)"
+    )
+    parser.add_argument("--language", default="", help="of the sentences (the model's first)")
+    parser.add_argument(
+        "--rerank",
+        type=command_line.count,
+        default=0,
+        help="also measure the matching head, on so many photos of each sentence",
+    )
+    parser.add_argument(
+        "--false-alarms", type=float, default=0.05, help="where to draw the line (0.05)"
+    )
+    parser.add_argument("--model", default="", help="where the gallery's model is now")
 
 
 def _stats(commands: argparse._SubParsersAction) -> None:

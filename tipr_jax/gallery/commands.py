@@ -12,6 +12,8 @@ from tipr_jax.gallery.photos import told
 from tipr_jax.gallery.store import Item, Store
 from tipr_jax.paths import local_path, no_such_path
 
+Words = Mapping[int, Sequence[tuple[str, float]]]  # item id -> words with their shares
+
 
 def add(options: argparse.Namespace) -> None:
     from tipr_jax.gallery.retriever import Added, Retriever
@@ -76,6 +78,8 @@ def _added_in_words(added: Any) -> str:
 
 def search(options: argparse.Namespace) -> None:
     """Checks everything that is cheap to check, then ranks, prints and draws."""
+    from tipr_jax.gallery import calibrate
+    from tipr_jax.gallery.explain import explain
     from tipr_jax.gallery.retriever import Retriever, check_query
     from tipr_jax.gallery.sheet import draw, picture_path
 
@@ -83,8 +87,9 @@ def search(options: argparse.Namespace) -> None:
     if options.sentence or not options.like:
         check_query(options.sentence)
     like = _photo(options.like)
-    drawn = options.picture is not None or not options.json
-    picture = picture_path(options.picture or "search.png") if drawn else None
+    picture = None
+    if options.picture is not None or not options.json:
+        picture = picture_path(options.picture or "search.png")
     where = filters.parse(options.where)
     command_line.check_devices()
     retriever = Retriever.open(gallery, _model_directory(options.model) if options.model else None)
@@ -100,33 +105,40 @@ def search(options: argparse.Namespace) -> None:
         language=options.language,
         rerank=options.rerank,
     )
-    words = {}
-    if options.explain and options.sentence:
-        from tipr_jax.gallery.explain import explain
-
-        words = explain(retriever, options.sentence, matches, options.language)
+    line = calibrate.line(retriever.store, "match" if options.rerank else "cosine")
     among = len(retriever.store.select(where)) if where else len(retriever.index)
+    words: Words = {}
+    if options.explain and options.sentence:
+        words = explain(retriever, options.sentence, matches, options.language)
+    title = options.sentence or f"like {options.like}"
     if options.json:
         rows = [
             {"rank": rank, "score": m.score, **_plain(m.item), "words": words.get(m.item.id)}
             for rank, m in enumerate(matches, offset + 1)
         ]
-        _print_json({"among": among, "notes": notes, "matches": rows})
+        drawn = line and line._asdict()
+        _print_json({"among": among, "notes": notes, "line": drawn, "matches": rows})
     else:
-        for line in notes:
-            print(line)
-        what = f'"{options.sentence}"' if options.sentence else f"like {options.like}"
-        print(f"{what} among {_number(among, 'item')}:")
-        for rank, match in enumerate(matches, offset + 1):
-            print(f"{rank:3}  {match.score:.3f}  {_place(match.item)}")
-            if match.item.id in words:
-                print("     " + "  ".join(f"{w} {c:+.3f}" for w, c in words[match.item.id]))
+        print(*notes, f'"{title}" among {_number(among, "item")}:', sep="\n")
+        _print_ranking(matches, offset, line, words)
         if not matches:
             print("  none on this page" if among else "  no item passes the filter")
     if picture is not None and matches:
-        draw(options.sentence or f"like {options.like}", matches, picture)
+        draw(title, matches, picture)
         if not options.json:
             print(f"picture: {picture}")
+
+
+def _print_ranking(matches: Sequence, offset: int, line: Any, words: Words) -> None:
+    """A line per match, with the calibrated line where the scores pass it."""
+    above = True
+    for rank, match in enumerate(matches, offset + 1):
+        if line and above and match.score < line.score:
+            print(f"---  {line.in_words()}")
+            above = False
+        print(f"{rank:3}  {match.score:.3f}  {_place(match.item)}")
+        if match.item.id in words:
+            print("     " + "  ".join(f"{w} {c:+.3f}" for w, c in words[match.item.id]))
 
 
 def list(options: argparse.Namespace) -> None:
@@ -176,6 +188,32 @@ def reindex(options: argparse.Namespace) -> None:
     for line in told(done.skipped):
         print(line)
     print(f"{_number(done.embedded, 'item')} embedded; searches use {directory} now")
+
+
+def calibrate(options: argparse.Namespace) -> None:
+    from data_pipelines.datasets.annotations import load_dataset
+    from tipr_jax.gallery import calibrate as calibrating
+    from tipr_jax.gallery import calibration
+    from tipr_jax.gallery.retriever import Retriever
+
+    gallery, root = local_path(options.gallery, "--gallery"), local_path(options.root, "--root")
+    if not 0 <= options.false_alarms <= 1:
+        raise ValueError(f"--false-alarms={options.false_alarms}: expected 0 to 1, as in 0.05")
+    languages = (options.language,) if options.language else ()
+    labelled = load_dataset(options.name, str(root), languages)[options.split]
+    command_line.check_devices()
+    retriever = Retriever.open(gallery, _model_directory(options.model) if options.model else None)
+    model = retriever.model
+    curves = calibrating.measure(model, labelled, options.language, options.rerank)
+    data, photos = f"{options.name} {options.split}", len(labelled.image_path)
+    calibrating.remember(retriever.store, model, curves, data, photos, options.false_alarms)
+    if options.json:
+        _print_json({name: curve.as_stored() for name, curve in curves.items()})
+        return
+    for name, curve in curves.items():
+        verdict = "" if curve.reliable else ", not reliable: below 0.8 a score proves little"
+        print(f"{name}, {photos:,} photos of {data}: AUC {curve.auc:.3f}{verdict}")
+        print(*calibration.table(curve), sep="\n")
 
 
 def stats(options: argparse.Namespace) -> None:
