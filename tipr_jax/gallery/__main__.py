@@ -69,6 +69,13 @@ def _add(commands: argparse._SubParsersAction) -> None:
         "--model", default="", help="run or model directory (default: the gallery's own)"
     )
     _checkpoint_language(parser)
+    parser.add_argument(
+        "--detect",
+        metavar="DETECTOR",
+        help="find the people in whole pictures and videos: nanodet, file:BOXES.csv or "
+        "onnx:MODEL.onnx; none: every photo shows one person (default: as the gallery did before, "
+        "at first none)",
+    )
     parser.add_argument("--camera", help="recorded with the new items, to filter by")
     parser.add_argument("--time", help="of the new items, as in 2026-11-29T14:30")
     parser.add_argument("--tag", action="append", default=[], help="a word to filter by; repeated")

@@ -27,7 +27,7 @@ def add(options: argparse.Namespace) -> None:
     meta = _own_fields(options.meta)
     retriever = _create_or_open(gallery, options.model, options.language)
     assert isinstance(retriever, Retriever)
-    done = [retriever.add(place, **facts, meta=meta) for place in places]
+    done = [retriever.add(place, **facts, meta=meta, detect=options.detect) for place in places]
     total = Added(
         sum(d.new for d in done),
         sum(d.changed for d in done),
@@ -62,7 +62,7 @@ def _create_or_open(gallery: Path, model: str, language: str) -> Any:
 
 def _added_in_words(added: Any) -> str:
     parts = [
-        f"{_number(count, 'photo')} {what}"
+        f"{_number(count, 'file')} {what}"
         for count, what in (
             (added.new, "added"),
             (added.changed, "changed and embedded again"),
@@ -70,7 +70,7 @@ def _added_in_words(added: Any) -> str:
         )
         if count
     ]
-    same = f"{_number(added.same, 'photo')} unchanged" if added.same else ""
+    same = f"{_number(added.same, 'file')} unchanged" if added.same else ""
     if not parts:
         return f"nothing to do, {same}" if same else "nothing added"
     return ", ".join([*parts, *filter(None, [same])])

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax.sharding import Mesh
+from jax.sharding import Mesh, NamedSharding
 
 from tipr_jax import sharding
 
@@ -122,7 +122,7 @@ class Index:
         for number in range(len(self._blocks)):
             mask = self._mask(number, live)
             if mask is not None:
-                best = self._best(q, self._block(number), mask, per_block, approximate)
+                best = _compiled(self._whole)(q, self._block(number), mask, per_block, approximate)
                 found.append((number * self.block, best))
         rows = [np.asarray(best[1])[: len(queries)] + first for first, best in found]
         scores = [np.asarray(best[0])[: len(queries)] for _, best in found]
@@ -156,17 +156,19 @@ class Index:
             return None
         return jax.device_put(np.pad(mask, (0, self.block - len(mask))), self._cut)
 
-    @functools.cached_property
-    def _best(self):  # noqa: ANN202
-        """(queries [Q,C], block [N,C], mask bool [N], k, approximate) -> (scores, rows) [Q,k]."""
 
-        def best(queries, block, mask, k, approximate):  # noqa: ANN001, ANN202
-            scores = jax.lax.dot_general(
-                queries, block, (((1,), (1,)), ((), ())), precision=jax.lax.Precision.HIGHEST
-            )
-            scores = jnp.where(mask, scores, -jnp.inf)
-            if approximate:
-                return jax.lax.approx_max_k(scores, k, recall_target=RECALL)
-            return jax.lax.top_k(scores, k)
+def _best(queries, block, mask, k, approximate):  # noqa: ANN001, ANN202
+    """(queries [Q,C], block [N,C], mask bool [N], k, approximate) -> (scores, rows) [Q,k]."""
+    scores = jax.lax.dot_general(
+        queries, block, (((1,), (1,)), ((), ())), precision=jax.lax.Precision.HIGHEST
+    )
+    scores = jnp.where(mask, scores, -jnp.inf)
+    if approximate:
+        return jax.lax.approx_max_k(scores, k, recall_target=RECALL)
+    return jax.lax.top_k(scores, k)
 
-        return jax.jit(best, static_argnums=(3, 4), out_shardings=self._whole)
+
+@functools.cache
+def _compiled(whole: NamedSharding):  # noqa: ANN202
+    """`_best` with results that every device holds; one program for all indexes of a mesh."""
+    return jax.jit(_best, static_argnums=(3, 4), out_shardings=whole)

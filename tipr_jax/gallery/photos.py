@@ -1,7 +1,7 @@
 """The photos of a folder, whatever else lies in it: what is left out is counted and named."""
 
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -26,11 +26,14 @@ class Photos(NamedTuple):
     skipped: list[Skipped]
 
 
-def find_photos(place: str | Path) -> Photos:
+def find_photos(place: str | Path, also: Callable[[str], bool] | None = None) -> Photos:
     """Every JPEG, PNG, BMP and WebP file below a folder, by content and not by name; or one file.
 
     Links are followed, each folder once. Only the first bytes of a file are read here, so a photo
     that is damaged further on is found when it is decoded.
+
+    also: whether a file that is no photo is wanted all the same, as a video is where people are
+    looked for in its frames.
 
     Raises:
       FileNotFoundError: there is no such folder or file.
@@ -42,9 +45,9 @@ def find_photos(place: str | Path) -> Photos:
     photos = Photos([], [])
     if place.is_dir():
         for path in _files_below(place, photos.skipped):
-            _sort_out(path, photos)
+            _sort_out(path, photos, also)
     else:
-        _sort_out(str(place), photos)
+        _sort_out(str(place), photos, also)
     if not photos.paths:
         names = ", ".join(preprocess.FORMATS)
         lines = told(photos.skipped) or ["it is empty"]
@@ -93,7 +96,7 @@ def _files_below(folder: Path, skipped: list[Skipped]) -> Iterator[str]:
         yield from (os.path.join(directory, name) for name in files if not name.startswith("."))
 
 
-def _sort_out(path: str, photos: Photos) -> None:
+def _sort_out(path: str, photos: Photos, also: Callable[[str], bool] | None) -> None:
     """Puts a path among the photos, or among what is skipped with the reason."""
     if not os.path.exists(path):
         target = os.readlink(path)
@@ -103,6 +106,8 @@ def _sort_out(path: str, photos: Photos) -> None:
     else:
         try:
             problem = preprocess.not_an_image(path)
+            if problem and also and also(path):
+                problem = None
         except OSError as error:
             photos.skipped.append(Skipped(path, "cannot be read", f"{path}: {error.strerror}"))
             return

@@ -1,20 +1,21 @@
 """The user-level API: put photos into a gallery, ask with a sentence, get the ranking."""
 
-import concurrent.futures
 import os
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
-from tqdm import tqdm
 
 from tipr_jax.gallery import scan
+from tipr_jax.gallery.adding import Adder
+from tipr_jax.gallery.detect import make_detector
 from tipr_jax.gallery.index import Index
-from tipr_jax.gallery.photos import Skipped, find_photos, unreadable
+from tipr_jax.gallery.photos import Skipped, find_photos
 from tipr_jax.gallery.pictures import picture_of
 from tipr_jax.gallery.store import IN_MEMORY, FileState, Item, Model, Store
-from tipr_jax.inference.model import ROWS, ImageSource, TrainedModel, load
+from tipr_jax.gallery.video import is_video
+from tipr_jax.inference.model import ImageSource, TrainedModel, load
 from tipr_jax.metrics.retrieval import l2_normalise
 
 
@@ -107,6 +108,7 @@ class Retriever:
         time: str | None = None,
         tags: Sequence[str] = (),
         meta: Mapping[str, Any] | None = None,
+        detect: str | None = None,
     ) -> Added:
         """Embeds the photos of a folder, one photo, or several, that are new or have changed.
 
@@ -116,23 +118,31 @@ class Retriever:
         Args:
           place: a folder, or paths.
           camera, time, tags, meta: recorded with every new item, for filters.
+          detect: how people are found in whole pictures and videos, see `detect.make_detector`;
+            default: as when the gallery was last added to, at first "none". Files that another
+            detector has read are read again.
 
         Raises:
           ValueError: no photo at all; features that are not finite: the weights are damaged.
           FileNotFoundError: no such folder or file.
           OSError: as `Store.add`.
         """
+        detect = str(detect or self.store.setting("detect", "none"))
+        detector = make_detector(detect)
         if isinstance(place, str | Path):
-            found = find_photos(place)
+            found = find_photos(place, also=is_video if detector else None)
             paths, skipped = found.paths, list(found.skipped)
             root = os.path.abspath(place) if os.path.isdir(place) else ""
         else:
             paths, skipped, root = [str(path) for path in place], [], ""
         paths = [os.path.abspath(path) for path in paths]
-        changes = scan.compare(paths, self.store.files(), detector="", root=root)
+        known, name = self.store.files(), detector.name if detector else ""
+        changes = scan.compare(paths, known, name, root)
+        self.store.remember("detect", detect)
+        self.store.forget_files([p for p in changes.changed if known[p].detector != name])
         facts = dict(camera=camera, time=time, tags=tuple(tags), meta=meta or {})
-        todo = [*changes.new, *changes.changed]
-        failed = self._add_files(todo, facts)
+        adder = Adder(self.store, self.model, self.record, detector, facts)
+        failed = adder([*changes.new, *changes.changed])
         self.store.forget_files(changes.vanished)
         self._refresh()
         bad = {item.path for item in failed}
@@ -143,39 +153,6 @@ class Retriever:
             len(changes.vanished),
             [*skipped, *failed],
         )
-
-    def _add_files(self, paths: Sequence[str], facts: dict[str, Any]) -> list[Skipped]:
-        """Reads, embeds and stores, one transaction per `ROWS` files; returns what failed."""
-        skipped: list[Skipped] = []
-        with (
-            concurrent.futures.ThreadPoolExecutor(os.cpu_count()) as pool,
-            tqdm(total=len(paths), desc="add photos", unit="img", leave=False, disable=None) as bar,
-        ):
-            for start in range(0, len(paths), ROWS):
-                chunk = paths[start : start + ROWS]
-                items, pixels, files = [], [], {}
-                for path, result in zip(chunk, pool.map(self._read, chunk), strict=True):
-                    if isinstance(result, Skipped):
-                        skipped.append(result)
-                        continue
-                    files[path], image = result
-                    if image is not None:
-                        items.append(Item(files[path].content, path, **facts))
-                        pixels.append(image)
-                if items:
-                    self.store.add(items, self.model.embed_images(pixels), self.record, files)
-                elif files:
-                    self.store.record_files(files)
-                bar.update(len(chunk))
-        return skipped
-
-    def _read(self, path: str) -> tuple[FileState, np.ndarray | None] | Skipped:
-        """What is recorded of a file, and the photo at the model's size."""
-        try:
-            data, state = scan.read(path, detector="")
-            return state, self.model.read_image(data, name=path)
-        except (ValueError, OSError) as error:
-            return unreadable(path, error)
 
     def search(
         self,
@@ -288,18 +265,6 @@ class Retriever:
         ids = self.store.add(items, self.model.embed_images(images), self.record, files)
         self._refresh()
         return ids
-
-    def cameras_and_tags(self, limit: int = 200) -> tuple[list[str], list[str]]:
-        """The cameras and tags that items have, sorted, at most `limit` of each."""
-        queries = (
-            "SELECT DISTINCT camera AS name FROM item WHERE camera IS NOT NULL",
-            "SELECT DISTINCT value AS name FROM item, json_each(item.tags)",
-        )
-        cameras, tags = (
-            [row[0] for row in self.store._db.execute(f"{query} ORDER BY name LIMIT ?", (limit,))]
-            for query in queries
-        )
-        return cameras, tags
 
     def _reranked(self, sentence: str, items: Sequence[Item]) -> list[Match]:
         """Items by the matching head's logit; an item whose picture is gone comes last."""

@@ -62,3 +62,11 @@ def read(path: str, detector: str) -> tuple[bytes, FileState]:
         data = file.read()
     content = hashlib.sha256(data).hexdigest()
     return data, FileState(status.st_size, status.st_mtime_ns, content, detector)
+
+
+def hashed(path: str, detector: str) -> FileState:
+    """What is to be recorded of a file too large for the memory. Raises OSError as `open`."""
+    status = os.stat(path)
+    with open(path, "rb") as file:
+        content = hashlib.file_digest(file, "sha256").hexdigest()
+    return FileState(status.st_size, status.st_mtime_ns, content, detector)

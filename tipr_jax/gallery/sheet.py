@@ -3,15 +3,30 @@
 from collections.abc import Sequence
 from pathlib import Path
 
+import numpy as np
+
+from tipr_jax.gallery.pictures import in_its_frame
 from tipr_jax.gallery.retriever import Match
+from tipr_jax.gallery.store import Item
 from tipr_jax.paths import local_path
 from tipr_jax.report.sheets import RetrievalSheet, draw_sheet
 
 
 def draw(title: str, matches: Sequence[Match], path: Path) -> None:
     """Draws into `path`, in the format of its ending."""
-    sheet = RetrievalSheet(title, None, [(m.path, m.score, None) for m in matches])
+    shown = matches[:10]
+    sheet = RetrievalSheet(title, None, [(_picture(m.item), m.score, None) for m in shown])
     draw_sheet(sheet, path, with_query=True)
+
+
+def _picture(item: Item) -> str | np.ndarray:
+    """What stands for an item: its photo, or the box in its frame."""
+    if item.box is None:
+        return item.path
+    try:
+        return in_its_frame(item)
+    except (ValueError, OSError):  # a grey picture stands for one that is gone
+        return item.path
 
 
 def picture_path(given: str) -> Path:

@@ -9,115 +9,33 @@ that was acknowledged and leaves nothing half-made. One process writes at a time
 """
 
 import contextlib
-import dataclasses
 import datetime
 import json
 import os
 import sqlite3
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 
-from tipr_jax.gallery import filters
-from tipr_jax.paths import no_such_path
+from tipr_jax.gallery import database, filters
+from tipr_jax.gallery.database import IN_MEMORY
+from tipr_jax.gallery.items import (
+    BOX,
+    COLUMNS,
+    Box,
+    FileState,
+    Ids,
+    Item,
+    Model,
+    box_field,
+    from_row,
+    loaded,
+    stored,
+)
 
-APPLICATION_ID = 0x54495052  # "TIPR": how a gallery is told from another SQLite file
-FORMAT = 1
-IN_MEMORY = ":memory:"
-WAIT_S = 10  # for another process's transaction
-
-# 16 KiB pages hold 15 vectors of 512 numbers; in 4 KiB pages a quarter of the file is empty.
-SCHEMA = """
-PRAGMA page_size = 16384;
-CREATE TABLE setting (name TEXT PRIMARY KEY, value) WITHOUT ROWID;
-CREATE TABLE model (
-  id INTEGER PRIMARY KEY, fingerprint TEXT NOT NULL UNIQUE, directory TEXT NOT NULL,
-  vector_size INTEGER NOT NULL, facts TEXT NOT NULL
-);
-CREATE TABLE file (
-  path PRIMARY KEY, size INTEGER NOT NULL, mtime_ns INTEGER NOT NULL,
-  content BLOB NOT NULL, detector TEXT NOT NULL
-) WITHOUT ROWID;
-CREATE INDEX file_content ON file (content);
-CREATE TABLE item (
-  id INTEGER PRIMARY KEY AUTOINCREMENT, content BLOB NOT NULL, region TEXT NOT NULL,
-  path NOT NULL, camera TEXT, time TEXT, frame_time REAL, track INTEGER,
-  tags TEXT NOT NULL, meta TEXT NOT NULL, added TEXT NOT NULL,
-  UNIQUE (content, region)
-);
-CREATE TABLE vector (
-  id INTEGER PRIMARY KEY, model INTEGER NOT NULL REFERENCES model (id),
-  item INTEGER NOT NULL REFERENCES item (id) ON DELETE CASCADE, value BLOB NOT NULL
-);
-CREATE UNIQUE INDEX vector_item ON vector (item, model);
-"""
-
-
-Ids = Sequence[int] | np.ndarray
-
-
-class Box(NamedTuple):
-    """A region of a picture in pixels as people see it, after EXIF rotation: left, top, size."""
-
-    x: int
-    y: int
-    width: int
-    height: int
-
-
-@dataclasses.dataclass(frozen=True)
-class Item:
-    """One person of a gallery.
-
-    Attributes:
-      content: SHA-256 of the file's bytes, 64 hexadecimal digits.
-      path: where the file lies, absolute; "" for a picture that came without a file.
-      box: the person within the picture; None: the picture shows one person.
-      frame_time: seconds from the start of a video.
-      track: number of the person's track within the video.
-      camera, time (ISO 8601), tags, meta (any JSON object): what searches filter by.
-      id: given by the gallery, never used twice.
-      added: when, ISO 8601 in UTC; given by the gallery.
-    """
-
-    content: str
-    path: str
-    box: Box | None = None
-    frame_time: float | None = None
-    track: int | None = None
-    camera: str | None = None
-    time: str | None = None
-    tags: tuple[str, ...] = ()
-    meta: Mapping[str, Any] = dataclasses.field(default_factory=dict)
-    id: int = 0
-    added: str = ""
-
-    @property
-    def region(self) -> str:
-        """Which part of the content this is: "" for all of it."""
-        frame = "" if self.frame_time is None else f"{self.frame_time:.3f}s"
-        return frame + ("" if self.box is None else ":{},{},{},{}".format(*self.box))
-
-
-class FileState(NamedTuple):
-    """What a rescan compares: a file that has not changed is not opened."""
-
-    size: int
-    mtime_ns: int
-    content: str
-    detector: str = ""
-
-
-class Model(NamedTuple):
-    """A model whose vectors a gallery holds; fingerprint: of its weights and preprocessing."""
-
-    id: int
-    fingerprint: str
-    directory: str
-    vector_size: int
-    facts: Mapping[str, Any]
+__all__ = ["IN_MEMORY", "Box", "FileState", "Ids", "Item", "Model", "Store"]
 
 
 class Store:
@@ -134,22 +52,7 @@ class Store:
           ValueError: there is a file already.
           OSError: the file cannot be written.
         """
-        if str(path) != IN_MEMORY:
-            if os.path.exists(path):
-                raise ValueError(f"{path} exists already; open it, or choose another name")
-            Path(path).parent.mkdir(parents=True, exist_ok=True)
-        with _named(path):
-            # Under another name until it is whole: a file of this name always is a gallery.
-            draft = str(path) if str(path) == IN_MEMORY else f"{path}.{os.getpid()}.new"
-            connection = _connect(draft)
-            connection.executescript(SCHEMA)
-            connection.execute(f"PRAGMA application_id = {APPLICATION_ID}")
-            connection.execute(f"PRAGMA user_version = {FORMAT}")
-            if draft == str(path):
-                return cls(_tuned(connection), IN_MEMORY, writable=True)
-            connection.close()
-            os.rename(draft, path)
-        return cls.open(path)
+        return cls(database.create(str(path)), str(path), writable=True)
 
     @classmethod
     def open(cls, path: str | Path) -> "Store":
@@ -159,36 +62,8 @@ class Store:
           FileNotFoundError: there is no such file.
           ValueError: the file is no gallery, or of a newer format.
         """
-        if not os.path.exists(path):
-            raise FileNotFoundError(no_such_path(path, "gallery"))
-        if os.path.isdir(path):
-            raise ValueError(f"{path} is a folder; a gallery is one file, as in my.gallery")
-        folder = os.path.dirname(os.path.abspath(path))
-        writable = os.access(path, os.W_OK) and os.access(folder, os.W_OK)
-        with _named(path):
-            store = cls(_connect(str(path), writable=writable), str(path), writable=writable)
-            store._check_format()
-            if writable:
-                _tuned(store._db)
-        return store
-
-    def _check_format(self) -> None:
-        try:
-            kind = self._db.execute("PRAGMA application_id").fetchone()[0]
-            version = self._db.execute("PRAGMA user_version").fetchone()[0]
-        except sqlite3.DatabaseError as error:
-            if "locked" in str(error) or "open" in str(error):
-                raise
-            kind = version = 0
-        if kind != APPLICATION_ID:
-            raise ValueError(
-                f"{self.path} is not a gallery; make one: python -m tipr_jax.gallery add"
-            )
-        if version > FORMAT:
-            raise ValueError(
-                f"{self.path} has format {version}, this version of tipr_jax reads up to {FORMAT}; "
-                "update tipr_jax"
-            )
+        connection, writable = database.open_existing(str(path))
+        return cls(connection, str(path), writable=writable)
 
     def close(self) -> None:
         self._db.close()
@@ -225,8 +100,9 @@ class Store:
         """The model of this fingerprint, recorded if it is new; its directory may have changed."""
         with self._change() as db:
             db.execute(
-                "INSERT INTO model (fingerprint, directory, vector_size, facts) VALUES (?, ?, ?, ?) "
-                "ON CONFLICT (fingerprint) DO UPDATE SET directory = excluded.directory",
+                "INSERT INTO model (fingerprint, directory, vector_size, facts) "
+                "VALUES (?, ?, ?, ?) ON CONFLICT (fingerprint) "
+                "DO UPDATE SET directory = excluded.directory",
                 (fingerprint, directory, vector_size, json.dumps(dict(facts))),
             )
         return next(model for model in self.models() if model.fingerprint == fingerprint)
@@ -283,13 +159,13 @@ class Store:
         values = (
             content,
             item.region,
-            _stored(item.path),
+            stored(item.path),
             item.camera,
             item.time,
             item.frame_time,
             item.track,
             json.dumps(item.tags, ensure_ascii=False),
-            json.dumps(dict(item.meta) | _box_field(item.box), ensure_ascii=False),
+            json.dumps(dict(item.meta) | box_field(item.box), ensure_ascii=False),
             now,
         )
         cursor = db.execute(
@@ -303,12 +179,12 @@ class Store:
         return db.execute(where, (content, item.region)).fetchone()[0]
 
     def _record_file(self, db: sqlite3.Connection, path: str, state: FileState) -> None:
-        before = db.execute("SELECT content FROM file WHERE path = ?", (_stored(path),)).fetchone()
+        before = db.execute("SELECT content FROM file WHERE path = ?", (stored(path),)).fetchone()
         content = bytes.fromhex(state.content)
-        values = (_stored(path), state.size, state.mtime_ns, content, state.detector)
+        values = (stored(path), state.size, state.mtime_ns, content, state.detector)
         db.execute("INSERT OR REPLACE INTO file VALUES (?, ?, ?, ?, ?)", values)
         if before and before[0] != content:
-            self._drop_unless_elsewhere(db, before[0], _stored(path))
+            self._drop_unless_elsewhere(db, before[0], stored(path))
 
     @staticmethod
     def _drop_unless_elsewhere(db: sqlite3.Connection, content: bytes, gone: Any) -> int:
@@ -336,7 +212,7 @@ class Store:
         """
         count = 0
         with self._change() as db:
-            for path in map(_stored, paths):
+            for path in map(stored, paths):
                 row = db.execute("SELECT content FROM file WHERE path = ?", (path,)).fetchone()
                 if row:
                     db.execute("DELETE FROM file WHERE path = ?", (path,))
@@ -367,18 +243,18 @@ class Store:
         for start in range(0, len(ids), 500):
             part = [int(i) for i in ids[start : start + 500]]
             marks = ",".join("?" * len(part))
-            rows = self._db.execute(f"SELECT {_COLUMNS} FROM item WHERE id IN ({marks})", part)
-            found |= {item.id: item for item in map(_item, rows)}
+            rows = self._db.execute(f"SELECT {COLUMNS} FROM item WHERE id IN ({marks})", part)
+            found |= {item.id: item for item in map(from_row, rows)}
         return [found[int(i)] for i in ids if int(i) in found]
 
     def known(self, content: str, model: Model) -> list[Item]:
         """The items of a content that have a vector of the model."""
         rows = self._db.execute(
-            f"SELECT {_COLUMNS} FROM item JOIN vector ON vector.item = item.id "
+            f"SELECT {COLUMNS} FROM item JOIN vector ON vector.item = item.id "
             "WHERE content = ? AND vector.model = ?",
             (bytes.fromhex(content), model.id),
         )
-        return [_item(row) for row in rows]
+        return [from_row(row) for row in rows]
 
     def select(self, where: Mapping[str, Any] | None = None) -> np.ndarray:
         """The ids that pass a filter, ascending, int64 [N]; see `filters` for what it may say.
@@ -392,12 +268,24 @@ class Store:
 
     def _meta_fields(self) -> set[str]:
         rows = self._db.execute("SELECT DISTINCT key FROM item, json_each(item.meta)")
-        return {row[0] for row in rows} - {_BOX}
+        return {row[0] for row in rows} - {BOX}
+
+    def cameras_and_tags(self, limit: int = 200) -> tuple[list[str], list[str]]:
+        """The cameras and tags that items have, sorted, at most `limit` of each."""
+        queries = (
+            "SELECT DISTINCT camera AS name FROM item WHERE camera IS NOT NULL",
+            "SELECT DISTINCT value AS name FROM item, json_each(item.tags)",
+        )
+        cameras, tags = (
+            [row[0] for row in self._db.execute(f"{query} ORDER BY name LIMIT ?", (limit,))]
+            for query in queries
+        )
+        return cameras, tags
 
     def files(self) -> dict[str, FileState]:
         """What is recorded of every file, by absolute path."""
         rows = self._db.execute("SELECT path, size, mtime_ns, content, detector FROM file")
-        return {_loaded(r[0]): FileState(r[1], r[2], r[3].hex(), r[4]) for r in rows}
+        return {loaded(r[0]): FileState(r[1], r[2], r[3].hex(), r[4]) for r in rows}
 
     # Vectors.
 
@@ -436,12 +324,12 @@ class Store:
     def without_vector(self, model: Model, limit: int, after: int = 0) -> list[Item]:
         """Items with a larger id that the model has not embedded yet, at most `limit`."""
         rows = self._db.execute(
-            f"SELECT {_COLUMNS} FROM item WHERE id > ? AND NOT EXISTS "
+            f"SELECT {COLUMNS} FROM item WHERE id > ? AND NOT EXISTS "
             "(SELECT 1 FROM vector WHERE vector.item = item.id AND vector.model = ?) "
             "ORDER BY id LIMIT ?",
             (int(after), model.id, limit),
         )
-        return [_item(row) for row in rows]
+        return [from_row(row) for row in rows]
 
     def add_vectors(self, ids: Ids, vectors: np.ndarray, model: Model) -> None:
         """Vectors of items that are there, in one transaction; an item that is gone is left out."""
@@ -489,7 +377,7 @@ class Store:
             raise PermissionError(
                 f"{self.path}: no permission to write; search works, changes do not"
             )
-        with _named(self.path):
+        with database.named(self.path):
             self._db.execute("BEGIN IMMEDIATE")
             try:
                 yield self._db
@@ -498,83 +386,3 @@ class Store:
                 with contextlib.suppress(sqlite3.Error):  # a full disk has rolled back already
                     self._db.execute("ROLLBACK")
                 raise
-
-
-_BOX = "__box__"  # where the box lies in the JSON of an item
-_COLUMNS = "item.id, content, path, camera, item.time, frame_time, track, tags, meta, added"
-
-
-def _item(row: tuple) -> Item:
-    meta = json.loads(row[8])
-    box = meta.pop(_BOX, None)
-    return Item(
-        content=row[1].hex(),
-        path=_loaded(row[2]),
-        box=None if box is None else Box(*box),
-        frame_time=row[5],
-        track=row[6],
-        camera=row[3],
-        time=row[4],
-        tags=tuple(json.loads(row[7])),
-        meta=meta,
-        id=row[0],
-        added=row[9],
-    )
-
-
-def _box_field(box: Box | None) -> dict[str, Any]:
-    return {} if box is None else {_BOX: list(box)}
-
-
-def _stored(path: str) -> str | bytes:
-    """A path as SQLite takes it: file names are bytes on Linux, and not all of them are UTF-8."""
-    try:
-        path.encode()
-    except UnicodeEncodeError:
-        return os.fsencode(path)
-    return path
-
-
-def _loaded(path: str | bytes) -> str:
-    return os.fsdecode(path)
-
-
-def _connect(path: str, *, writable: bool = True) -> sqlite3.Connection:
-    if path == IN_MEMORY or writable:
-        connection = sqlite3.connect(path, WAIT_S, isolation_level=None)
-    else:
-        # Without a log beside it, a file on a read-only disk cannot change while it is read.
-        quoted = Path(os.path.abspath(path)).as_uri()
-        mode = "mode=ro" if os.path.exists(f"{path}-wal") else "immutable=1"
-        connection = sqlite3.connect(f"{quoted}?{mode}", WAIT_S, uri=True, isolation_level=None)
-    connection.execute("PRAGMA foreign_keys = ON")
-    return connection
-
-
-def _tuned(connection: sqlite3.Connection) -> sqlite3.Connection:
-    connection.execute("PRAGMA journal_mode = WAL")
-    connection.execute("PRAGMA synchronous = FULL")
-    connection.execute(f"PRAGMA journal_size_limit = {64 << 20}")
-    return connection
-
-
-@contextlib.contextmanager
-def _named(path: str | Path) -> Iterator[None]:
-    """Turns SQLite's errors into an OSError that names the gallery and says what to do."""
-    try:
-        yield
-    except sqlite3.OperationalError as error:
-        text = str(error)
-        if "locked" in text or "busy" in text:
-            text = (
-                f"another process has been writing to it for {WAIT_S} s; try again when it is done"
-            )
-        elif "full" in text:
-            text = "the disk is full; what was acknowledged before is kept, make room and try again"
-        elif "readonly" in text:
-            text = "no permission to write; search works, changes do not"
-        elif "unable to open" in text:
-            text = "cannot be opened; does its folder exist, and may you write there?"
-        raise OSError(f"{path}: {text}") from error
-    except sqlite3.DatabaseError as error:
-        raise ValueError(f"{path} is not a gallery, or damaged: {error}") from error

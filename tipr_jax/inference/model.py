@@ -23,7 +23,10 @@ from tipr_jax.text import TOKENIZER_DIR, Tokenizer, load_tokenizer
 from tipr_jax.text.language import NAMES, guess
 from tipr_jax.text.reading import unread
 
-ROWS = 64  # rows of a call of an encoder; the last ones are padded, so that one program serves all
+# Rows of a call of an encoder. Fewer are padded to the next of these sizes, so that few programs
+# serve all and one sentence does not pay for 64.
+SIZES = (1, 4, 16, 64)
+ROWS = SIZES[-1]
 
 ImageSource = str | bytes | np.ndarray  # path, encoded bytes, or uint8: see `from_array`
 
@@ -56,8 +59,8 @@ class TrainedModel:
         self.method, self.tokenizer, self.test_resize = method, tokenizer, test_resize
         self.encoders = Encoders.on_this_machine(get_method(method), model_config)
         self.config = self.encoders.config
-        shards = batch_shards(self.encoders.mesh, self.encoders.rules)
-        self._rows = -(-ROWS // shards) * shards
+        self._shards = batch_shards(self.encoders.mesh, self.encoders.rules)
+        self._rows = -(-ROWS // self._shards) * self._shards
         self.params = put_params(self.encoders.select(params), self.encoders.shardings)
 
     @property
@@ -197,7 +200,9 @@ class TrainedModel:
         several = None if len(starts) > 1 else True
         for start in tqdm(starts, desc=f"embed {unit}s", leave=False, disable=several):
             rows = prepare(items[start : start + self._rows])
-            batch = self.encoders.put_rows({"rows": padded(rows, self._rows)})["rows"]
+            size = next(size for size in SIZES if size >= min(len(rows), ROWS))
+            size = -(-max(size, len(rows)) // self._shards) * self._shards
+            batch = self.encoders.put_rows({"rows": padded(rows, size)})["rows"]
             out.append(np.asarray(encode(self.params, batch))[: len(rows)])
         return np.concatenate(out)
 

@@ -8,6 +8,7 @@ import textwrap
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
+import numpy as np
 from PIL import Image
 
 from tipr_jax.preprocess import image as preprocess
@@ -34,13 +35,13 @@ class RetrievalSheet:
     Attributes:
       query: the sentence that was searched for.
       query_image_path: an image of the person the sentence describes; None if that is not known.
-      ranked: (image path, score, shows the right person), best first; the first ten are drawn.
-        The last is None in a search without ground truth.
+      ranked: (image path or its pixels uint8 [H,W,3], score, shows the right person), best first;
+        the first ten are drawn. The last is None in a search without ground truth.
     """
 
     query: str
     query_image_path: str | None
-    ranked: Sequence[tuple[str, float, bool | None]]
+    ranked: Sequence[tuple[str | np.ndarray, float, bool | None]]
 
 
 def sheet_section(
@@ -89,9 +90,13 @@ def draw_sheet(sheet: RetrievalSheet, path: str | os.PathLike, *, with_query: bo
     figure.savefig(path, dpi=100)
 
 
-def _draw_image(axes: "Axes", image_path: str, label: str, colour: str, style: LineStyle) -> None:
+def _draw_image(
+    axes: "Axes", source: str | np.ndarray, label: str, colour: str, style: LineStyle
+) -> None:
     try:
-        image = Image.fromarray(preprocess.decode(image_path, size=(_THUMBNAIL[1], _THUMBNAIL[0])))
+        if isinstance(source, str):
+            source = preprocess.decode(source, size=(_THUMBNAIL[1], _THUMBNAIL[0]))
+        image = Image.fromarray(source)
         image.thumbnail(_THUMBNAIL)
         axes.imshow(image)
     except (OSError, ValueError):
