@@ -82,6 +82,7 @@ def test_a_detector_sees_frames_in_batches_and_people_of_a_video_have_tracks(mon
             yield Frame(np.zeros((100, 100, 3), np.uint8), path, n, n / 10)
 
     monkeypatch.setattr(tracks.video, "frames", frames)
+    monkeypatch.setattr(tracks.video, "duration", lambda path: None)
     (person,) = tracks.people_in_video(Counting(), "a.mp4", 2.0)
     assert seen == [8, 8, 3]
     assert person.track == 1 and person.box == Box(40, 30, 20, 40)

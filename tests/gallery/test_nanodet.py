@@ -163,6 +163,16 @@ def test_decoding_by_hand(stride, cell, distances, want):
     np.testing.assert_allclose(boxes[number], want, atol=1e-3)
 
 
+def test_blue_comes_first_and_has_its_own_mean():
+    pixels = np.zeros((2, 3, 3), np.uint8)
+    pixels[1, 2] = (255, 128, 64)  # red, green, blue
+    given = np.asarray(nanodet.normalise(pixels))
+    assert given.shape == (1, 3, 2, 3) and given.dtype == np.float32
+    want = [(64 - 103.53) / 57.375, (128 - 116.28) / 57.12, (255 - 123.675) / 58.395]
+    np.testing.assert_allclose(given[0, :, 1, 2], want, rtol=1e-5)
+    np.testing.assert_allclose(given[0, :, 0, 0], [-1.80444, -2.03571, -2.11790], rtol=1e-5)
+
+
 def test_boxes_are_those_of_the_frame_and_only_people():
     frame = Frame(np.zeros((832, 416, 3), np.uint8))  # twice as high as the network's picture
     boxes = np.array(

@@ -120,6 +120,11 @@ def test_tracks_that_are_given_are_kept():
     assert sorted((t, s) for t, s, _ in out) == [(3, 0.0), (7, 0.2)]
 
 
+def test_two_frames_at_one_time_and_a_step_back_in_time():
+    steps = [(0.0, [person(20)]), (0.1, [person(22)]), (0.1, [person(24)]), (0.05, [person(24)])]
+    assert [t for t, *_ in run(steps)] == [1]
+
+
 def test_nobody():
     assert run([(0.0, []), (0.1, []), (5.0, [])]) == []
 

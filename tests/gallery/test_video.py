@@ -126,6 +126,11 @@ def test_recordings_of_phones_are_turned_upright(tmp_path, mp4, turn):
     assert pixels[row, column, 0] > 150 > pixels[-row, -column, 0]
 
 
+def test_duration_in_whole_seconds(tmp_path, mp4):
+    assert video.duration(mp4) == 1
+    assert video.duration(write(tmp_path / "a.avi", shades=SHADES * 3)) == 3
+
+
 @pytest.mark.parametrize("seconds", [1.2, 99.0])
 def test_a_time_after_the_end(mp4, seconds):
     with pytest.raises(

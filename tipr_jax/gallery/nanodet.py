@@ -86,9 +86,13 @@ def _people(boxes: np.ndarray, scores: np.ndarray, frame: Frame) -> list[Detecti
 
 def _answer(graph, constants, weights, pixels: jax.Array) -> tuple[jax.Array, jax.Array]:
     """uint8 [416,416,3] RGB -> corners float32 [N,4] in pixels, person scores [N]."""
+    return decode(nanodet_graph.run(graph, constants | weights, normalise(pixels)))
+
+
+def normalise(pixels: jax.Array) -> jax.Array:
+    """uint8 [H,W,3] RGB -> float32 [1,3,H,W], blue first, as the network was trained."""
     normal = (pixels[..., ::-1] - jnp.array(MEAN)) / jnp.array(DEVIATION)
-    given = normal.transpose(2, 0, 1)[None]
-    return decode(nanodet_graph.run(graph, constants | weights, given))
+    return normal.transpose(2, 0, 1)[None]
 
 
 def decode(outputs: Sequence[jax.Array]) -> tuple[jax.Array, jax.Array]:

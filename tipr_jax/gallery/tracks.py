@@ -10,10 +10,12 @@ not cut off.
 import dataclasses
 import functools
 import itertools
+import os
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
+from tqdm import tqdm
 
 from tipr_jax.gallery import video
 from tipr_jax.gallery.boxes import corners, overlaps, touches_border
@@ -31,6 +33,8 @@ def people_in_video(
 ) -> Iterator[PersonCrop]:
     """The best crops of every track of a video, in the order in which they become certain.
 
+    With a progress bar on a terminal.
+
     Args:
       detector: finds people in frames.
       path: the video.
@@ -42,9 +46,12 @@ def people_in_video(
     """
     tracker = Tracker(aspect)
     frames = video.frames(path, detector.every if every is None else every)
-    while batch := list(itertools.islice(frames, BATCH)):
-        for frame, found in zip(batch, detector.detect(batch), strict=True):
-            yield from tracker.update(frame, found)
+    name, total = os.path.basename(path), video.duration(path)
+    with tqdm(desc=name, total=total, unit="s", leave=False, disable=None) as bar:
+        while batch := list(itertools.islice(frames, BATCH)):
+            for frame, found in zip(batch, detector.detect(batch), strict=True):
+                yield from tracker.update(frame, found)
+            bar.update(int(batch[-1].seconds or 0) - bar.n)
     yield from tracker.finish()
 
 
@@ -65,8 +72,10 @@ class _Track:
 
     def move(self, corners: np.ndarray, now: float) -> None:
         """Takes over the box of a later frame."""
-        step = (corners - self.corners).reshape(2, 2).mean(axis=0) / (now - self.last_seen)
-        self.speed = (self.speed + step) / 2  # one frame's boxes alone are too unsteady
+        seconds = now - self.last_seen
+        if seconds > 0:  # damaged videos have two frames at one time
+            step = (corners - self.corners).reshape(2, 2).mean(axis=0) / seconds
+            self.speed = (self.speed + step) / 2  # one frame's boxes alone are too unsteady
         self.corners, self.last_seen = corners, now
 
 

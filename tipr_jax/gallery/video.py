@@ -66,6 +66,12 @@ def frames(path: str | Path, every: float = 0.0) -> Iterator[Frame]:
         raise ValueError(f"{path}: a video without frames; replace the file")
 
 
+def duration(path: str | Path) -> int | None:
+    """How many whole seconds a video has by its header, or None; errors as `frames`."""
+    with _opened(path) as (container, _):
+        return None if container.duration is None else container.duration // 1_000_000
+
+
 def frame_at(path: str | Path, seconds: float) -> np.ndarray:
     """The pixels of the frame at a time that `frames` gave: uint8 [H,W,3].
 
@@ -94,7 +100,7 @@ def _after_a_jump(container: Any, stream: Any, seconds: float) -> np.ndarray | N
     wanted = float(first.time) + seconds
     container.seek(int(wanted / stream.time_base), stream=stream, backward=True)
     for number, frame in enumerate(container.decode(stream)):
-        if frame.time is None or (number == 0 and not frame.key_frame):
+        if frame.time is None:
             return None
         if frame.time >= wanted - SAME_TIME_S:
             there = number > 0 or frame.time <= wanted + SAME_TIME_S
