@@ -89,7 +89,7 @@ def mistakes_in_one_line(traceback: bool = False) -> Iterator[None]:
     except BrokenPipeError:  # the reader of the output, as in `| head`, has seen enough
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(0)
-    except (ValueError, OSError) as error:
+    except (ValueError, OSError, ModuleNotFoundError) as error:  # the last: an extra is missing
         sys.exit(f"error: {' '.join(str(error).split()) or type(error).__name__}")
 
 

@@ -12,6 +12,7 @@ import argparse
 from data_pipelines.synth_pedes.contact_sheet import write_contact_sheet
 from data_pipelines.synth_pedes.generate import generate
 from data_pipelines.synth_pedes.layouts import GENERATED_LAYOUTS
+from data_pipelines.synth_pedes.scenes import write_scenes, write_sequence
 from tipr_jax import command_line
 from tipr_jax.languages import LANGUAGES, language_name
 
@@ -24,6 +25,7 @@ examples:
   python -m data_pipelines.synth_pedes --root=data
   python -m data_pipelines.synth_pedes --root=data --layout=rstp_reid --train-ids=3701 --height=256
   python -m data_pipelines.synth_pedes --root=data --languages=en,zh,fr,de
+  python -m data_pipelines.synth_pedes --scenes=scenes                 # to find people in
   python -m data_pipelines.synth_pedes --contact-sheet=people.png      # look before you generate"""
 
 
@@ -57,10 +59,14 @@ def parse(argv: list[str] | None = None) -> argparse.Namespace:
         "{split}_reid_{language}.json; data that is already there gets them added",
     )  # fmt: skip
     add("--overwrite", action="store_true", help="replace generated data with other parameters")
+    add(
+        "--scenes", metavar="DIR",
+        help="write whole pictures of several people and a short video, with boxes.csv",
+    )  # fmt: skip
     add("--contact-sheet", metavar="FILE.png", help="write a picture of some people and captions")
     args = parser.parse_args(argv)
-    if not (args.root or args.contact_sheet):
-        parser.error("nothing to do; give --root=DIR, --contact-sheet=FILE.png or both")
+    if not (args.root or args.contact_sheet or args.scenes):
+        parser.error("nothing to do; give --root=DIR, --scenes=DIR or --contact-sheet=FILE.png")
     return args
 
 
@@ -77,6 +83,9 @@ def main(argv: list[str] | None = None) -> None:
     with command_line.mistakes_in_one_line():
         if args.contact_sheet:
             write_contact_sheet(args.contact_sheet, height=args.height, seed=args.seed)
+        if args.scenes:
+            print(f"pictures: {write_scenes(f'{args.scenes}/pictures', seed=args.seed)}")
+            print(f"video: {write_sequence(f'{args.scenes}/video', seed=args.seed)}")
         if args.root:
             directory = generate(
                 args.root, args.layout, train_ids=args.train_ids, val_ids=args.val_ids,

@@ -101,3 +101,11 @@ def test_what_is_drawn(model, folder, boxes, tmp_path):
     (folder / "a.png").unlink()
     draw("a man", matches, tmp_path / "without.png")
     assert (tmp_path / "without.png").stat().st_size > 1000
+
+
+def test_a_box_outside_of_its_picture_costs_that_picture_alone(model, folder, boxes):
+    boxes.write_text(boxes.read_text() + "photos/c.png,500,20,30,60\n")
+    retriever = Retriever.in_memory(model)
+    done = retriever.add(folder, detect=f"file:{boxes}")
+    assert [s.path for s in done.skipped] == [str(folder / "c.png")]
+    assert len(items_of(retriever)) == 3

@@ -122,17 +122,20 @@ class Adder:
                 self.skipped.append(item)
             else:
                 read.append(item)
-        if self.detector is None:
-            for path, state, pixels in read:
-                yield Found(path, state.content, [PersonCrop(pixels, None, 1.0)], state)
-            return
-        frames = [Frame(pixels, path) for path, _, pixels in read]
-        people = self.detector.detect(frames) if frames else []
-        for (path, state, _), frame, found in zip(read, frames, people, strict=True):
-            crops = [cut_out(frame, detection, self.aspect) for detection in found]
-            if not crops:
-                self.skipped.append(Skipped(path, NOBODY, path))
-            yield Found(path, state.content, crops, state)
+        for path, state, pixels in read:
+            if self.detector is None:
+                people = [PersonCrop(pixels, None, 1.0)]
+            else:
+                frame = Frame(pixels, path)
+                try:
+                    (found,) = self.detector.detect([frame])
+                except ValueError as error:  # a box outside of its picture
+                    self.skipped.append(unreadable(path, error))
+                    continue
+                people = [cut_out(frame, detection, self.aspect) for detection in found]
+                if not people:
+                    self.skipped.append(Skipped(path, NOBODY, path))
+            yield Found(path, state.content, people, state)
 
     def _read(self, path: str) -> tuple[str, FileState, np.ndarray] | Skipped:
         """(path, what is recorded of it, pixels: at the model's size, or whole for a detector)."""
