@@ -69,9 +69,18 @@ def original(state, tiny_root) -> dict:
     return {
         "image": image.numpy(),
         "text": text.numpy(),
-        "t2i": released_metrics(text, image, text_person, image_person),
-        "i2t": released_metrics(image, text, image_person, text_person),
+        "t2i": bounds(text, image, text_person, image_person),
+        "i2t": bounds(image, text, image_person, text_person),
     }
+
+
+def bounds(*given) -> tuple[dict[str, float], dict[str, float]]:
+    """The metrics with every near tie lost, and with every one won.
+
+    Random weights give similarities that are closer to each other than the rounding, which differs
+    between our program and PyTorch: each feature to 2e-5, as the test of embed asks.
+    """
+    return released_metrics(*given, favour=-4e-5), released_metrics(*given, favour=4e-5)
 
 
 def test_convert_then_eval_gives_the_original_numbers(tiny_config, weights, original, tmp_path):
@@ -80,8 +89,11 @@ def test_convert_then_eval_gives_the_original_numbers(tiny_config, weights, orig
     results = json.loads((tmp_path / "eval" / "results.json").read_text())
     assert (results["split"], results["step"]) == ("test", 0)
     for direction in ("t2i", "i2t"):
-        assert 10 < original[direction]["mAP"] < 90  # neither trivial nor perfect
-        assert results[direction] == pytest.approx(original[direction], abs=1e-4), direction
+        least, most = original[direction]
+        assert 10 < least["mAP"] and most["mAP"] < 90  # neither trivial nor perfect
+        for name, value in results[direction].items():
+            assert least[name] - 1e-4 <= value <= most[name] + 1e-4, (direction, name)
+            assert most[name] - least[name] < 1, "a near tie or two"
 
 
 def test_embed_writes_the_original_features(tiny_config, weights, original, tiny_root, tmp_path):

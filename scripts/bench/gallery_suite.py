@@ -44,7 +44,7 @@ def cases(options: Any) -> Iterator[Case]:
             "gallery",
             "gallery add 1, durable",
             rows=1,
-            ours=lambda: _add(store, model, vectors[:1]),
+            ours=lambda: _add(store, model, np.zeros((1, WIDTH), np.float32)),
             extra=extra,
         )
         store.close()
