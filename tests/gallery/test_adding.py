@@ -4,24 +4,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from tests.gallery.test_retriever import CONFIG
 from tipr_jax.gallery import Retriever
 from tipr_jax.gallery.pictures import in_its_frame, picture_of
 from tipr_jax.gallery.sheet import draw
-from tipr_jax.inference.model import TrainedModel
-from tipr_jax.models import get_method
-from tipr_jax.precision import policy
-from tipr_jax.text.clip_bpe import ClipTokenizer
-from tipr_jax.train_state import define_model
-
-
-@pytest.fixture(scope="module")
-def model():
-    import jax
-
-    init = define_model(get_method("irra"), CONFIG, policy())[2]
-    params = jax.tree.map(np.asarray, init(jax.random.key(0)))
-    return TrainedModel("irra", CONFIG, params, ClipTokenizer())
 
 
 @pytest.fixture

@@ -3,11 +3,11 @@
 import json
 import os
 
-import jax
 import numpy as np
 import pytest
 from PIL import Image
 
+from tests.gallery.conftest import random_model
 from tipr_jax.gallery import commands
 from tipr_jax.gallery.__main__ import main
 from tipr_jax.gallery.adding import Adder
@@ -15,30 +15,12 @@ from tipr_jax.gallery.calibrate import Line
 from tipr_jax.gallery.retriever import Match
 from tipr_jax.gallery.store import Item
 from tipr_jax.inference import model as inference
-from tipr_jax.inference.model import TrainedModel
-from tipr_jax.models import get_method
-from tipr_jax.models.irra import Config
-from tipr_jax.precision import policy
-from tipr_jax.text.clip_bpe import VOCAB_SIZE, ClipTokenizer
-from tipr_jax.train_state import define_model
-
-CONFIG = Config.tiny(losses=(), vocab_size=VOCAB_SIZE)
 
 
 @pytest.fixture(scope="module")
 def models():
     """Two models of random weights by the name of their directory."""
-    init = define_model(get_method("irra"), CONFIG, policy())[2]
-    return {
-        name: TrainedModel(
-            "irra",
-            CONFIG,
-            jax.tree.map(np.asarray, init(jax.random.key(seed))),
-            ClipTokenizer(),
-            directory=name,
-        )
-        for seed, name in enumerate(("run", "better"))
-    }
+    return {name: random_model(seed, name) for seed, name in enumerate(("run", "better"))}
 
 
 @pytest.fixture

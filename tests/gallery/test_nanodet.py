@@ -18,7 +18,7 @@ from safetensors.numpy import load_file
 from tipr_jax.gallery import nanodet, nanodet_graph, nanodet_weights, video
 from tipr_jax.gallery.boxes import corners, overlaps
 from tipr_jax.gallery.detect import make_detector
-from tipr_jax.gallery.detection import Frame
+from tipr_jax.gallery.detection import Frame, people_of
 from tipr_jax.gallery.nanodet import DISTANCES, SIDE, decode
 from tipr_jax.gallery.pictures import crop
 from tipr_jax.gallery.store import Box
@@ -184,7 +184,8 @@ def test_boxes_are_those_of_the_frame_and_only_people():
             [300, 10, 330, 60],
         ]
     )
-    found = nanodet._people(boxes, np.array([0.5, 0.8, 0.9, 0.9, 0.39]), frame)
+    scores = np.array([0.5, 0.8, 0.9, 0.9, 0.39])
+    found = people_of(boxes / nanodet.SIDE, scores, nanodet.LEAST_SCORE, frame)
     # The first is the second again; 80 x 60 is too wide, 10 x 38 too low, the last not sure.
     assert [(d.box, d.score) for d in found] == [(Box(12, 20, 30, 100), 0.8)]
 

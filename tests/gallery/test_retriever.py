@@ -10,27 +10,16 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from tests.gallery.conftest import CONFIG, random_model
 from tipr_jax.gallery import Retriever, Store
 from tipr_jax.gallery import reindex as reindexing
 from tipr_jax.gallery.adding import Adder
 from tipr_jax.gallery.explain import explain
 from tipr_jax.gallery.reindex import reindex
 from tipr_jax.inference.model import TrainedModel
-from tipr_jax.models import get_method
-from tipr_jax.models.irra import Config
-from tipr_jax.precision import policy
-from tipr_jax.text.clip_bpe import VOCAB_SIZE, ClipTokenizer
-from tipr_jax.train_state import define_model
+from tipr_jax.text.clip_bpe import ClipTokenizer
 
 ROOT = Path(__file__).resolve().parents[2]
-CONFIG = Config.tiny(losses=(), vocab_size=VOCAB_SIZE)
-
-
-@pytest.fixture(scope="module")
-def model():
-    init = define_model(get_method("irra"), CONFIG, policy())[2]
-    params = jax.tree.map(np.asarray, init(jax.random.key(0)))
-    return TrainedModel("irra", CONFIG, params, ClipTokenizer())
 
 
 @pytest.fixture
@@ -191,16 +180,10 @@ def test_another_process_adds_and_deletes(model, photos, tmp_path):
     assert len(reader.search("a man", 9)) == 3
 
 
-def other_model(seed=1):
-    init = define_model(get_method("irra"), CONFIG, policy())[2]
-    params = jax.tree.map(np.asarray, init(jax.random.key(seed)))
-    return TrainedModel("irra", CONFIG, params, ClipTokenizer())
-
-
 def test_vectors_of_another_model_are_refused_until_it_embeds_them(model, photos, tmp_path):
     path = tmp_path / "my.gallery"
     Retriever.create(path, model).add(photos)
-    another = other_model()
+    another = random_model(1)
     with pytest.raises(ValueError, match="vectors of another model.*reindex"):
         Retriever.open(path, another)
     with Store.open(path) as store:
@@ -219,7 +202,7 @@ def test_an_interrupted_reindex_goes_on_and_the_old_vectors_serve(
     path = tmp_path / "my.gallery"
     Retriever.create(path, model).add(photos)
     monkeypatch.setattr(reindexing, "ROWS", 1)
-    another, calls = other_model(), []
+    another, calls = random_model(1), []
     embed = another.embed_images
 
     def two_only(pictures):
@@ -241,12 +224,12 @@ def test_reindexing_without_the_photos_keeps_the_old_vectors(model, photos, tmp_
     Retriever.create(path, model).add(photos)
     photos.rename(tmp_path / "moved")
     with Store.open(path) as store, pytest.raises(ValueError, match="none of the 3 pictures"):
-        reindex(store, other_model())
+        reindex(store, random_model(1))
     assert len(Retriever.open(path, model).search("a man", 9)) == 3
 
 
 def test_two_models_are_told_apart(model):
-    assert model.fingerprint == other_model(0).fingerprint != other_model(1).fingerprint
+    assert model.fingerprint == random_model(0).fingerprint != random_model(1).fingerprint
     coarse = TrainedModel("irra", CONFIG, model.params, ClipTokenizer(), test_resize="nearest")
     assert coarse.fingerprint != model.fingerprint
 

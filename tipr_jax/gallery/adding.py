@@ -81,7 +81,6 @@ class Adder:
                     self._store(items, pixels, files)
                     items, pixels, files = [], [], {}
             self._store(items, pixels, files)
-            bar.update(len(self.skipped))
         return self.skipped
 
     def _store(self, items: list[Item], pixels: list[np.ndarray], files: dict) -> None:

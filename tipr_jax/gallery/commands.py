@@ -4,7 +4,7 @@ import argparse
 import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from tipr_jax import command_line
 from tipr_jax.gallery import filters
@@ -12,11 +12,15 @@ from tipr_jax.gallery.photos import told
 from tipr_jax.gallery.store import Item, Store
 from tipr_jax.paths import local_path, no_such_path
 
+if TYPE_CHECKING:  # these import JAX: `list`, `delete` and `stats` do without it
+    from tipr_jax.gallery.calibrate import Line
+    from tipr_jax.gallery.retriever import Added, Match, Retriever
+
 Words = Mapping[int, Sequence[tuple[str, float]]]  # item id -> words with their shares
 
 
 def add(options: argparse.Namespace) -> None:
-    from tipr_jax.gallery.retriever import Added, Retriever
+    from tipr_jax.gallery.retriever import Added
 
     gallery = local_path(options.gallery, "--gallery")
     places = [local_path(place, "PLACE") for place in options.places]
@@ -26,7 +30,6 @@ def add(options: argparse.Namespace) -> None:
     facts = {"camera": options.camera, "time": options.time, "tags": options.tag}
     meta = _own_fields(options.meta)
     retriever = _create_or_open(gallery, options.model, options.language)
-    assert isinstance(retriever, Retriever)
     done = [retriever.add(place, **facts, meta=meta, detect=options.detect) for place in places]
     total = Added(
         sum(d.new for d in done),
@@ -45,7 +48,7 @@ def add(options: argparse.Namespace) -> None:
     print(f"{gallery}: {_added_in_words(total)}; it holds {_number(items, 'item')}")
 
 
-def _create_or_open(gallery: Path, model: str, language: str) -> Any:
+def _create_or_open(gallery: Path, model: str, language: str) -> "Retriever":
     from tipr_jax.gallery.retriever import Retriever
 
     directory = _model_directory(model) if model else None
@@ -60,7 +63,7 @@ def _create_or_open(gallery: Path, model: str, language: str) -> Any:
     return Retriever.create(gallery, directory, language)
 
 
-def _added_in_words(added: Any) -> str:
+def _added_in_words(added: "Added") -> str:
     parts = [
         f"{_number(count, 'file')} {what}"
         for count, what in (
@@ -129,7 +132,9 @@ def search(options: argparse.Namespace) -> None:
             print(f"picture: {picture}")
 
 
-def _print_ranking(matches: Sequence, offset: int, line: Any, words: Words) -> None:
+def _print_ranking(
+    matches: "Sequence[Match]", offset: int, line: "Line | None", words: Words
+) -> None:
     """A line per match, with the calibrated line where the scores pass it."""
     above = True
     for rank, match in enumerate(matches, offset + 1):

@@ -5,6 +5,7 @@ from typing import NamedTuple, Protocol
 
 import numpy as np
 
+from tipr_jax.gallery.boxes import within, without_doubles
 from tipr_jax.gallery.store import Box
 
 LEAST_HEIGHT = 40  # pixels; below, no clothes are to be told apart
@@ -63,3 +64,22 @@ class Detector(Protocol):
 def is_a_person(box: Box) -> bool:
     """Whether a network's box can be somebody who is upright and large enough to describe."""
     return box.height >= LEAST_HEIGHT and box.height >= box.width
+
+
+def people_of(
+    boxes: np.ndarray, scores: np.ndarray, least_score: float, frame: Frame
+) -> list[Detection]:
+    """What a network found in a frame, without double boxes and what can be no person, best first.
+
+    boxes: float [N,4], corners as fractions of the frame. scores: [N], 0 to 1.
+    """
+    sure = np.flatnonzero(scores >= least_score)
+    height, width = frame.size
+    boxes = boxes[sure].astype(np.float64) * (width, height, width, height)
+    scores = scores[sure]
+    found = []
+    for i in without_doubles(boxes, scores):
+        box = within(boxes[i], frame.size)
+        if box is not None and is_a_person(box):
+            found.append(Detection(box, float(scores[i])))
+    return found

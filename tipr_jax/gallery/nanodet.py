@@ -17,8 +17,7 @@ import numpy as np
 from safetensors.numpy import load as load_arrays
 
 from tipr_jax.gallery import nanodet_graph, nanodet_weights
-from tipr_jax.gallery.boxes import within, without_doubles
-from tipr_jax.gallery.detection import Detection, Frame, is_a_person
+from tipr_jax.gallery.detection import Detection, Frame, people_of
 from tipr_jax.preprocess.image import resize
 
 SIDE = 416
@@ -65,23 +64,9 @@ class NanoDet:
         small = (resize(frame.pixels, (SIDE, SIDE)) for frame in frames)
         answers = [self._run(self._weights, pixels) for pixels in small]  # they run meanwhile
         return [
-            _people(np.asarray(boxes), np.asarray(scores), frame)
+            people_of(np.asarray(boxes) / SIDE, np.asarray(scores), LEAST_SCORE, frame)
             for (boxes, scores), frame in zip(answers, frames, strict=True)
         ]
-
-
-def _people(boxes: np.ndarray, scores: np.ndarray, frame: Frame) -> list[Detection]:
-    """boxes float [N,4] in the resized frame, scores [N] -> the people of the frame, best first."""
-    sure = np.flatnonzero(scores >= LEAST_SCORE)
-    boxes, scores = boxes[sure].astype(np.float64), scores[sure]
-    height, width = frame.size
-    boxes *= np.array([width, height, width, height]) / SIDE
-    found = []
-    for i in without_doubles(boxes, scores):
-        box = within(boxes[i], frame.size)
-        if box is not None and is_a_person(box):
-            found.append(Detection(box, float(scores[i])))
-    return found
 
 
 def _answer(graph, constants, weights, pixels: jax.Array) -> tuple[jax.Array, jax.Array]:

@@ -24,8 +24,7 @@ from typing import Any
 
 import numpy as np
 
-from tipr_jax.gallery.boxes import within, without_doubles
-from tipr_jax.gallery.detection import Detection, Frame, is_a_person
+from tipr_jax.gallery.detection import Detection, Frame, people_of
 from tipr_jax.preprocess.image import resize
 
 LEAST_SCORE = 0.4
@@ -74,16 +73,7 @@ class OnnxDetector:
         values = self._session.run(None, {self._input: self._prepared(small, detr)})
         named = dict(zip(self._outputs, values, strict=True))
         boxes, scores = (_detr if detr else self._plain)(named)
-        height, width = frame.size
-        boxes = boxes.astype(np.float64) * (width, height, width, height)
-        sure = np.flatnonzero(scores >= LEAST_SCORE)
-        boxes, scores = boxes[sure], scores[sure]
-        found = []
-        for i in without_doubles(boxes, scores):
-            box = within(boxes[i], frame.size)
-            if box is not None and is_a_person(box):
-                found.append(Detection(box, float(scores[i])))
-        return found
+        return people_of(boxes, scores, LEAST_SCORE, frame)
 
     def _prepared(self, small: np.ndarray, detr: bool) -> np.ndarray:
         if self._bytes:

@@ -190,14 +190,11 @@ class Retriever:
         if rerank:
             self.model.check_can_match()
             check_query(sentence)
-        self._refresh()
+        ((ids, scores),), _ = self.rank(query, rerank or k, where, 0 if rerank else offset)
         if not len(self.index):
             raise ValueError("the gallery is empty; add photos first")
-        allowed = self.index.rows(self.store.select(where)) if where else None
         if rerank:
-            ((ids, _),) = self.index.search(query, rerank, 0, allowed)
             return self._reranked(sentence, self.store.items(ids))[offset : offset + k]
-        ((ids, scores),) = self.index.search(query, k, offset, allowed)
         score = dict(zip(ids.tolist(), scores.tolist(), strict=True))
         return [Match(item, score[item.id]) for item in self.store.items(ids)]
 
@@ -230,9 +227,13 @@ class Retriever:
         return self.store.vectors_of(ids, self.record).astype(np.float32)
 
     def rank(
-        self, queries: np.ndarray, depth: int, where: Mapping[str, Any] | None = None
+        self,
+        queries: np.ndarray,
+        depth: int,
+        where: Mapping[str, Any] | None = None,
+        offset: int = 0,
     ) -> tuple[list[tuple[np.ndarray, np.ndarray]], int]:
-        """Several queries in one pass: their best `depth` items, and how many were ranked.
+        """Several queries in one pass: `depth` items after the first `offset`, and among how many.
 
         queries: unit vectors float32 [Q,C]. Per query (ids int64 [n], scores float32 [n]), best
         first, none in an empty gallery.
@@ -243,7 +244,7 @@ class Retriever:
         self._refresh()
         allowed = self.index.rows(self.store.select(where)) if where else None
         among = len(self.index) if allowed is None else int(allowed.sum())
-        return self.index.search(queries, depth, 0, allowed), among
+        return self.index.search(queries, depth, offset, allowed), among
 
     def prepare(self, shapes: Iterable[tuple[int, int]]) -> None:
         """Compiles `rank` for these numbers of queries and depths, so that no later call waits."""
