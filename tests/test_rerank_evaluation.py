@@ -25,7 +25,8 @@ from tipr_jax.evaluator import (
 from tipr_jax.inference import rerank
 from tipr_jax.inference.encoders import language_index
 from tipr_jax.metrics.rerank import rerank_scores
-from tipr_jax.metrics.retrieval import l2_normalise, metrics_from_similarity
+from tipr_jax.metrics.retrieval import metrics_from_similarity
+from tipr_jax.metrics.unit_vectors import l2_normalise
 from tipr_jax.models import irra
 from tipr_jax.models.bi_irra.config import Config
 from tipr_jax.models.bi_irra.model import text_mask

@@ -13,7 +13,7 @@ from tipr_jax import run_files
 from tipr_jax.gallery import __main__ as command
 from tipr_jax.gallery.retriever import Retriever
 from tipr_jax.inference.model import TrainedModel
-from tipr_jax.metrics.retrieval import l2_normalise
+from tipr_jax.metrics.unit_vectors import l2_normalise
 from tipr_jax.models import get_method, irra
 from tipr_jax.models.bi_irra.config import Config
 from tipr_jax.models.bi_irra.model import text_mask

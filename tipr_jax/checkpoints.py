@@ -9,7 +9,6 @@ behind. All processes save and resume together; reading, each process does for i
 import contextlib
 import json
 import logging
-import os
 import shutil
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -20,7 +19,7 @@ import numpy as np
 import orbax.checkpoint as ocp
 from orbax.checkpoint.checkpoint_managers import preservation_policy
 
-from tipr_jax import distributed, results, run_files
+from tipr_jax import distributed, paths, results, run_files
 from tipr_jax.results import Criterion, Evaluation
 from tipr_jax.train_state import join
 
@@ -320,21 +319,15 @@ def save_params(directory: str | Path, params: Tree, config: Mapping[str, Any]) 
     Raises:
       ValueError: if `directory` exists and is not an empty directory.
     """
-    directory = Path(directory).absolute()
-    if directory.exists() and (not directory.is_dir() or any(directory.iterdir())):
-        raise ValueError(
-            f"{directory} exists and is not empty; remove it or choose another output directory"
-        )
-    # Written beside the target and renamed, so that an interrupted run leaves no half directory.
-    partial = directory.with_name(f".{directory.name}.partial-{os.getpid()}")
-    partial.mkdir(parents=True)
-    try:
-        with ocp.StandardCheckpointer(multiprocessing_options=_alone()) as checkpointer:
-            checkpointer.save(partial / run_files.PARAMS, params)
-        (partial / run_files.CONFIG).write_text(json.dumps(config, indent=2) + "\n")
-        partial.replace(directory)
-    finally:
-        shutil.rmtree(partial, ignore_errors=True)
+    with paths.written_whole(directory) as draft:
+        write_params(draft / run_files.PARAMS, params)
+        (draft / run_files.CONFIG).write_text(json.dumps(config, indent=2) + "\n")
+
+
+def write_params(path: Path, params: Tree) -> None:
+    """Writes parameters as a plain tree, which `ocp.PyTreeCheckpointer` reads anywhere."""
+    with ocp.StandardCheckpointer(multiprocessing_options=_alone()) as checkpointer:
+        checkpointer.save(path.absolute(), params)
 
 
 def load_params(directory: str | Path, language: str = "") -> tuple[int, Tree]:

@@ -156,7 +156,7 @@ def setup_process() -> None:
         os.environ.setdefault("MPLCONFIGDIR", str(caches / "matplotlib"))
     if "JAX_COMPILATION_CACHE_DIR" not in os.environ:
         jax.config.update("jax_compilation_cache_dir", str(caches / "xla"))
-        jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.3)
+        jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.1)
 
 
 def _call_problem(rest: list[str]) -> str | None:

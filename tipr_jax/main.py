@@ -209,7 +209,7 @@ def save_features(path: Path, features: "SplitFeatures", split: "Split") -> None
     """Writes the features of a split with paths, captions and ids."""
     import numpy as np
 
-    from tipr_jax.metrics.retrieval import l2_normalise
+    from tipr_jax.metrics.unit_vectors import l2_normalise
 
     path.parent.mkdir(parents=True, exist_ok=True)
     np.savez(
@@ -217,6 +217,7 @@ def save_features(path: Path, features: "SplitFeatures", split: "Split") -> None
         image=l2_normalise(features.image),
         image_path=split.image_path,
         image_person_id=split.image_person_id,
+        **({} if split.image_box is None else {"image_box": split.image_box}),
         text=l2_normalise(features.text),
         caption=split.caption,
         caption_person_id=split.caption_person_id,
@@ -254,7 +255,13 @@ def dry_run(config: ConfigDict, workdir: Path, typed: frozenset[str]) -> None:
     config = start.sized_like(config, experiment.source_of(config, workdir), typed=typed)
     data = open_data(config, workdir)
     reader = (data.tokenizer, config.data.text_length)
-    report = check_dataset(config.data.name, data.root, data.languages, reader=reader)
+    report = check_dataset(
+        config.data.name,
+        data.root,
+        data.languages,
+        reader=reader,
+        image_root=config.data.image_root,
+    )
     say(str(report))
     if report.problems:
         raise ValueError(f"{config.data.name}: {len(report.problems)} problems, listed above")

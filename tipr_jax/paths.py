@@ -8,12 +8,15 @@ import difflib
 import functools
 import os
 import re
+import shutil
 import tempfile
 import unicodedata
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from ml_collections import ConfigDict
+if TYPE_CHECKING:  # a search does without it
+    from ml_collections import ConfigDict
 
 # Fields of a run's config that hold a path, or several. An empty path stays empty.
 FIELDS = (
@@ -45,7 +48,7 @@ def local_path(given: str | Path, flag: str) -> Path:
         raise ValueError(f"{flag}={given}: {error}; give the path without ~") from None
 
 
-def with_local_paths(config: ConfigDict) -> ConfigDict:
+def with_local_paths(config: "ConfigDict") -> "ConfigDict":
     """A copy of a run's config whose `FIELDS` are paths of this machine.
 
     Raises:
@@ -84,6 +87,28 @@ def cache_directory() -> Path:
             return directory
     temporary.mkdir(mode=0o700, exist_ok=True)
     return temporary
+
+
+@contextlib.contextmanager
+def written_whole(directory: str | Path) -> Iterator[Path]:
+    """A new directory to write into, which appears under its name when all of it is there.
+
+    Raises:
+      ValueError: `directory` exists and is not an empty directory.
+    """
+    directory = Path(directory).absolute()
+    if directory.exists() and (not directory.is_dir() or any(directory.iterdir())):
+        raise ValueError(
+            f"{directory} exists and is not empty; remove it or choose another output directory"
+        )
+    # Written beside the target and renamed, so that an interrupted run leaves no half directory.
+    draft = directory.with_name(f".{directory.name}.partial-{os.getpid()}")
+    draft.mkdir(parents=True)
+    try:
+        yield draft
+        draft.replace(directory)
+    finally:
+        shutil.rmtree(draft, ignore_errors=True)
 
 
 def no_such_path(path: str | Path, what: str) -> str:

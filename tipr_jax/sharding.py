@@ -8,13 +8,15 @@ are three tables, not three code paths. Losses see the global batch as one array
 import functools
 import math
 from collections.abc import Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import jax
 import numpy as np
-from flax import nnx
 from jax.sharding import AxisType, Mesh, NamedSharding
 from jax.sharding import PartitionSpec as P
+
+if TYPE_CHECKING:
+    from flax import nnx
 
 BATCH = "batch"
 EMBED = "embed"  # the residual width
@@ -52,8 +54,10 @@ def make_mesh(data: int = -1, model: int = 1, devices: Sequence[Any] | None = No
     return jax.make_mesh((data, model), (DATA, MODEL), axis_types=axis_types, devices=devices)
 
 
-def named(init: nnx.Initializer, *axes: str | None) -> nnx.Initializer:
+def named(init: "nnx.Initializer", *axes: str | None) -> "nnx.Initializer":
     """Attaches logical axis names to the parameter that `init` creates."""
+    from flax import nnx  # here: the index of a gallery is laid out without it, and starts sooner
+
     return nnx.with_metadata(init, axes=axes)
 
 
@@ -72,8 +76,9 @@ def mesh_spec(axes: tuple[str | None, ...], shape: tuple[int, ...], mesh: Mesh, 
     return P(*map(place, axes, shape))
 
 
-def param_shardings(abstract_params: nnx.State, mesh: Mesh, rules: dict) -> dict:
+def param_shardings(abstract_params: "nnx.State", mesh: Mesh, rules: dict) -> dict:
     """NamedSharding of every parameter, as the nested dict that `TrainState.params` is."""
+    from flax import nnx
 
     def leaf(variable: nnx.Variable) -> NamedSharding:
         axes = variable.get_metadata().get("axes", ())

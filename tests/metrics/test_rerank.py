@@ -12,7 +12,8 @@ from tipr_jax.metrics.rerank import (
     rerank_scores,
     top_candidates,
 )
-from tipr_jax.metrics.retrieval import l2_normalise, positive_ranks
+from tipr_jax.metrics.retrieval import positive_ranks
+from tipr_jax.metrics.unit_vectors import l2_normalise
 
 
 def test_scores_of_the_candidates_and_nothing_else():

@@ -2,10 +2,10 @@
 
 import functools
 from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 from flax import nnx
 from jax.sharding import Mesh, NamedSharding
 
@@ -35,10 +35,10 @@ class Encoders:
         self, method: Method, config: ModelConfig, policy: ComputePolicy, mesh: Mesh, rules: dict
     ):
         self.config, self.mesh, self.rules = config.for_inference(), mesh, rules
-        self._graphdef, abstract, _ = define_model(method, self.config, policy)
+        graphdef, abstract, _ = define_model(method, self.config, policy)
+        self.functions = Functions(graphdef, policy.compute)
         self.abstract_params: Params = nnx.to_pure_dict(abstract)
         self.shardings = sharding.param_shardings(abstract, mesh, rules)
-        self.tokens_dtype = policy.compute
 
     @classmethod
     def of_experiment(cls, exp: Experiment) -> "Encoders":
@@ -72,42 +72,22 @@ class Encoders:
     @functools.cached_property
     def encode_image(self) -> Callable[[Params, jax.Array], jax.Array]:
         """(variables, image uint8 [B,H,W,3]) -> features float32 [B,C], not normalised."""
-        return self._jit(lambda model, image: model.encode_image(image))
+        return self._jit(self.functions.encode_image)
 
     @functools.cached_property
     def encode_text(self) -> Callable[[Params, jax.Array, int], jax.Array]:
         """(variables, text_ids int [B,L], language) -> features float32 [B,C], not normalised."""
-
-        def encode(params: Params, text_ids: jax.Array, language: int) -> jax.Array:
-            return nnx.merge(self._graphdef, params).encode_text(text_ids, language)
-
-        return jax.jit(
-            encode,
-            static_argnums=2,
-            in_shardings=(self.shardings, self.rows),
-            out_shardings=self.whole,
-        )
+        return self._jit(self.functions.encode_text, static_argnums=2)
 
     @functools.cached_property
     def image_tokens(self) -> Callable[[Params, jax.Array], tuple[jax.Array, jax.Array]]:
         """(variables, image) -> (features [B,C], tokens [B,1+P,D] in the compute dtype)."""
-
-        # The matching head computes in this dtype, so tokens lose nothing by being kept in it.
-        def encode(model: MatchingModel, image: jax.Array) -> tuple[jax.Array, jax.Array]:
-            tokens = model.image_tokens(image)
-            return model.image_feature(tokens), tokens.astype(self.tokens_dtype)
-
-        return self._jit(encode)
+        return self._jit(self.functions.image_tokens)
 
     @functools.cached_property
     def text_tokens(self) -> Callable[[Params, jax.Array], TextTokens]:
         """(variables, text_ids) -> (tokens [B,L,D] in the compute dtype, mask bool [B,L])."""
-
-        def encode(model: MatchingModel, text_ids: jax.Array) -> TextTokens:
-            tokens = model.text_tokens(text_ids).astype(self.tokens_dtype)
-            return tokens, model.text_mask(text_ids)
-
-        return self._jit(encode)
+        return self._jit(self.functions.text_tokens)
 
     @functools.cached_property
     def match(self) -> Callable[..., jax.Array]:
@@ -119,8 +99,8 @@ class Encoders:
 
         def match(params: Params, image: jax.Array, text: TextTokens, row: dict) -> jax.Array:
             tokens, mask = text
-            model = nnx.merge(self._graphdef, params)
-            return model.match(image[row["image"]], tokens[row["text"]], mask[row["text"]])
+            pair = image[row["image"]], tokens[row["text"]], mask[row["text"]]
+            return self.functions.match(params, *pair)
 
         layouts = (self.shardings, self.whole, self.whole, self.rows)
         return jax.jit(match, in_shardings=layouts, out_shardings=self.whole)
@@ -134,19 +114,48 @@ class Encoders:
 
         return jax.jit(join, out_shardings=self.whole)
 
-    def _jit(self, encode: Callable) -> Callable:
-        return jax.jit(
-            lambda params, x: encode(nnx.merge(self._graphdef, params), x),
-            in_shardings=(self.shardings, self.rows),
-            out_shardings=self.whole,
-        )
+    def _jit(self, encode: Callable, **options: Any) -> Callable:
+        layouts = (self.shardings, self.rows)
+        return jax.jit(encode, in_shardings=layouts, out_shardings=self.whole, **options)
 
 
-def padded(x: np.ndarray, rows: int) -> np.ndarray:
-    """x with zeros up to `rows`."""
-    if len(x) == rows:
-        return x
-    return np.concatenate([x, np.zeros((rows - len(x), *x.shape[1:]), x.dtype)])
+class Functions(NamedTuple):
+    """What a model computes, as plain functions of its variables; the last three if it can match.
+
+    Letters as in `models.method.MatchingModel`; tokens are in `dtype`.
+    """
+
+    graphdef: nnx.GraphDef
+    dtype: Any
+
+    def encode_image(self, params: Params, image: jax.Array) -> jax.Array:
+        """uint8 [B,H,W,3] -> features float32 [B,C], not normalised."""
+        return self._model(params).encode_image(image)
+
+    def encode_text(self, params: Params, text_ids: jax.Array, language: int) -> jax.Array:
+        """int [B,L] -> features float32 [B,C], not normalised."""
+        return self._model(params).encode_text(text_ids, language)
+
+    def image_tokens(self, params: Params, image: jax.Array) -> tuple[jax.Array, jax.Array]:
+        """uint8 [B,H,W,3] -> (features [B,C], tokens [B,1+P,D])."""
+        model: MatchingModel = self._model(params)
+        tokens = model.image_tokens(image)
+        # The matching head computes in this dtype, so tokens lose nothing by being kept in it.
+        return model.image_feature(tokens), tokens.astype(self.dtype)
+
+    def text_tokens(self, params: Params, text_ids: jax.Array) -> TextTokens:
+        """int [B,L] -> (tokens [B,L,D], mask bool [B,L])."""
+        model: MatchingModel = self._model(params)
+        return model.text_tokens(text_ids).astype(self.dtype), model.text_mask(text_ids)
+
+    def match(
+        self, params: Params, image: jax.Array, text: jax.Array, mask: jax.Array
+    ) -> jax.Array:
+        """Tokens [N,1+P,D] and [N,L,D] with mask of N pairs -> logits [N,2]."""
+        return self._model(params).match(image, text, mask)
+
+    def _model(self, params: Params) -> Any:
+        return nnx.merge(self.graphdef, params)
 
 
 def language_index(languages: Sequence[str], language: str) -> int:

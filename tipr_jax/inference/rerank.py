@@ -14,7 +14,8 @@ import numpy as np
 from tqdm import tqdm
 
 from tipr_jax.batch import Batch
-from tipr_jax.inference.encoders import Encoders, TextTokens, padded
+from tipr_jax.inference.embedder import padded
+from tipr_jax.inference.encoders import Encoders, TextTokens
 from tipr_jax.models.method import Params
 from tipr_jax.sharding import batch_shards, check_batch_size, process_rows, put_batch, put_params
 

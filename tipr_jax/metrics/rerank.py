@@ -7,7 +7,8 @@ X2-VLM. Axis letters: Q queries, G gallery rows, k candidates.
 import chex
 import numpy as np
 
-from tipr_jax.metrics.retrieval import PositiveRanks, l2_normalise, positive_ranks
+from tipr_jax.metrics.retrieval import PositiveRanks, positive_ranks
+from tipr_jax.metrics.unit_vectors import l2_normalise
 
 NOT_SCORED = -100.0  # of gallery rows outside the candidates
 _BLOCK_ELEMENTS = 2**24  # of a [queries, gallery] matrix at a time: 64 MiB in float32

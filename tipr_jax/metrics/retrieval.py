@@ -13,11 +13,12 @@ Axis letters: Q queries, G gallery rows, C embedding width, N (query, positive) 
 import dataclasses
 from collections.abc import Sequence
 
-import chex
 import jax
 import jax.numpy as jnp
 import numpy as np
 import tqdm
+
+from tipr_jax.metrics.unit_vectors import l2_normalise
 
 # Of the similarity matrix at a time: 8 MiB in float32 stay in a CPU's cache while they are counted
 # (64 MiB: half the speed). A block of few queries wastes the product, though, so a large gallery
@@ -247,12 +248,6 @@ def _normalised(embed: np.ndarray, num_ids: int, name: str) -> np.ndarray:
         # NaN compares false with everything, hence ranks first: a broken model would look perfect.
         raise ValueError(f"{name} embedding {_first_bad_row(finite)} has NaN or infinite values")
     return l2_normalise(embed)
-
-
-def l2_normalise(embed: np.ndarray) -> np.ndarray:
-    """float [N, C] over the L2 norm of each row, which is clamped below by 1e-12."""
-    chex.assert_rank(embed, 2)
-    return embed / np.maximum(np.linalg.norm(embed, axis=1, keepdims=True), 1e-12)
 
 
 def _first_bad_row(good: np.ndarray) -> int:

@@ -127,7 +127,7 @@ class VisionTransformer(nnx.Module):
 
     def feature(self, image: jax.Array) -> jax.Array:
         """Token 0 of the call alone, for less work: image [B,H,W,3] -> [B,C]."""
-        start = jnp.zeros(len(image), int)
+        start = jnp.zeros(image.shape[0], int)  # may be symbolic, so not len()
         return self._project(apply_blocks_at(self.blocks, self._embed(image), start))
 
     def _embed(self, image: jax.Array) -> jax.Array:

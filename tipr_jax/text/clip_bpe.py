@@ -10,6 +10,7 @@ from the `tokenizers` library -> `[SOT] ids [EOT] 0 0 ...`.
 import gzip
 import hashlib
 import html
+import itertools
 import pathlib
 import zlib
 from collections.abc import Iterable, Sequence
@@ -46,18 +47,19 @@ def _read_merges(path: pathlib.Path) -> list[tuple[str, str]]:
             f"CLIP vocabulary {path} does not exist; pass the path of bpe_simple_vocab_16e6.txt.gz"
             ", or no path for the copy that comes with tipr_jax"
         )
-    data = path.read_bytes()
+    compressed = path.read_bytes()[:2] == b"\x1f\x8b"
     try:
-        text = (gzip.decompress(data) if data[:2] == b"\x1f\x8b" else data).decode("utf-8")
+        with (gzip.open if compressed else open)(path, "rt", encoding="utf-8") as file:
+            # The first line is a version comment, and four fifths of the file are not used.
+            lines = [line.rstrip("\n") for line in itertools.islice(file, 1, _NUM_MERGES + 1)]
     except (OSError, EOFError, zlib.error, UnicodeDecodeError) as error:
         raise ValueError(f"CLIP vocabulary {path} is damaged ({error}); fetch it again") from error
-    lines = text.splitlines()[1 : _NUM_MERGES + 1]  # the first line is a version comment
     if hashlib.sha256("\n".join(lines).encode()).hexdigest() != _MERGES_SHA256:
         raise ValueError(
             f"{path} is not CLIP's vocabulary (its merges differ); "
             "expected bpe_simple_vocab_16e6.txt.gz as released by OpenAI"
         )
-    return [(first, second) for first, second in map(str.split, lines)]
+    return [tuple(line.split()) for line in lines]  # pyright: ignore[reportReturnType]
 
 
 def _byte_symbols() -> dict[str, int]:
