@@ -41,8 +41,14 @@ EXTRAS = {
         "array_record",
     ],
     "convert": ["torch>=2.6"],
+    "milvus": ["pymilvus>=3", "milvus-lite>=3.2"],  # --gallery=http://host:19530/name; trials
     "video": ["av>=18"],  # frames of videos, for galleries
-    "onnx": ["onnxruntime>=1.20"],  # --detect=onnx:MODEL.onnx
+    "ray": ["ray[data]>=2.60"],  # gallery add --engine=ray
+    # --mode=export --onnx, and --detect=onnx:MODEL.onnx. The newest jax2onnx, 0.17, wants an older
+    # Orbax than ours and is not chosen; 0.13 writes the same.
+    "onnx": ["jax2onnx>=0.13", "onnxruntime>=1.24"],
+    "gcs": ["gcsfs>=2026.9"],  # gs://BUCKET/PATH as --workdir
+    "hub": ["huggingface_hub>=1"],  # hf://OWNER/NAME wherever a model is named
     # The PyTorch side of scripts/benchmark.py --vs-torch.
     "twin": [
         "torch>=2.6",
@@ -63,7 +69,17 @@ EXTRAS = {
         # The service, a client for it, and a driver of browsers for its page.
         *SERVE,
         "httpx2>=2.16",
+        "huggingface_hub>=2",
         "selenium>=4.51",
+        "schemathesis>=4.32",  # draws requests from the service's description
+        # A bucket of Google's storage on this machine, and what reaches it.
+        "gcsfs>=2026.9",
+        "gcp-storage-emulator>=2026.7",
+        # The notebooks: made from their sources, and run.
+        "jupytext>=1.19",
+        "nbclient>=0.11",
+        "ipykernel>=7",
+        "setuptools>=77",  # makes the wheel that tests look into
         "av>=18",
     ],
     "cuda": ["jax[cuda13]>=0.10.2"],
@@ -85,7 +101,8 @@ setup(
     package_data={
         "tipr_jax.text": ["*.txt.gz", "*.LICENSE"],
         "tipr_jax.serving.page": ["templates/*.html", "static/*"],
-        "data_pipelines": ["synth_pedes/README.md", "tfds/*/README.md"],
+        "tipr_jax": ["*/README.md"],
+        "data_pipelines": ["README.md", "synth_pedes/README.md", "tfds/*/README.md"],
     },
     install_requires=CORE,
     extras_require=EXTRAS,

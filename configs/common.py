@@ -81,9 +81,10 @@ def get_config() -> ConfigDict:
 
 def _data(config: ConfigDict) -> None:
     config.data = ConfigDict()
-    # cuhk_pedes | icfg_pedes | rstp_reid | ufine_bench (in languages only) | image_text_pairs
+    # cuhk_pedes | icfg_pedes | rstp_reid | ufine_bench (in languages only) | manifest (own photos)
     config.data.name = "cuhk_pedes"
-    config.data.root = ""  # directory that contains CUHK-PEDES/ ...; default $TIPR_DATA, else data/
+    # Directory that contains CUHK-PEDES/ ..., or the manifest; default $TIPR_DATA, else data/
+    config.data.root = ""
     config.data.generate = ConfigDict()  # parameters of synth_pedes; empty: use what is there
     config.data.tfds_dir = ""  # read images from this prepared TFDS copy instead of image files
     # Decode and resize every image once, into a file below cache_dir that later epochs and runs
@@ -108,10 +109,10 @@ def _data(config: ConfigDict) -> None:
     # Bi-IRRA: an XLM-R); "train": one made from the captions. A run keeps it, and hands it on to
     # runs that start there.
     config.data.vocab = ""
-    # With name "image_text_pairs" training reads these JSON lists of {image, caption}, whose paths
-    # start at image_root ("": beside the list), and evaluation the data set eval_name.
+    config.data.image_root = ""  # where the paths of a manifest start; "": at its folder
+    # With name "manifest", for pre-training: manifests whose captions are pairs of their own with a
+    # photo, cleaned as in the released IVT; evaluation reads the data set eval_name at root.
     config.data.caption_lists = ()
-    config.data.image_root = ""
     config.data.eval_name = "cuhk_pedes"
     config.data.batch_size = 64  # global, whatever the number of devices
     config.data.sampler = "random"  # random | identity (P persons x num_instances)
@@ -122,6 +123,8 @@ def _data(config: ConfigDict) -> None:
 def _evaluation(config: ConfigDict) -> None:
     config.eval = ConfigDict()
     config.eval.every_epochs = 1
+    # Early stopping: after so many evaluations in a row without a better one; 0: never.
+    config.eval.patience = 0
     config.eval.batch_size = 128
     config.eval.splits = ("val", "test")  # those the data set has
     # The papers select the epoch by rank-1 on the TEST split; parity keeps that. Use "val" for

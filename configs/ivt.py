@@ -111,7 +111,7 @@ def pretrain(config: ConfigDict) -> None:
 
     One text and one view per pair, no removed tokens, patches side by side.
     """
-    config.data.name = "image_text_pairs"
+    config.data.name = "manifest"
     config.data.cache = False  # millions of images, read in order of the lists once per epoch
     config.data.text_length = 50
     config.data.batch_size = 512

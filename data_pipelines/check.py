@@ -1,6 +1,7 @@
 """Checks a data set before training: `python -m data_pipelines.check --name=cuhk_pedes --root=DIR`.
 
-With `--languages=en,zh` it checks `{split}_reid_{language}.json` instead of the official file.
+With `--name=manifest` it checks a table of your own photos (`data_pipelines.manifest`). With
+`--languages=en,zh` it checks `{split}_reid_{language}.json` instead of the official file.
 Prints counts per split and every problem found; exits with 1 if there is one, with 2 if there is
 no data set to check. Opens every image: expect some 500 images/s per core.
 """
@@ -11,28 +12,22 @@ if __name__ == "__main__":
     interrupt.watch()
 
 import collections
-import concurrent.futures
 import dataclasses
-import hashlib
 import os
 import sys
 from collections.abc import Sequence
 from typing import Any
 
-import tqdm
-
+from data_pipelines import check_entries, manifest
+from data_pipelines.check_entries import SHOWN_PER_KIND, note
 from data_pipelines.datasets import annotations, multilingual
 from data_pipelines.datasets.annotation_file import empty_captions, read_entries
 from data_pipelines.datasets.layouts import LAYOUTS, Counts, get_layout
 from data_pipelines.datasets.split import SPLITS
+from data_pipelines.manifest.load import read_manifest
 from tipr_jax import command_line
 from tipr_jax.languages import run_languages
-from tipr_jax.preprocess import image as preprocess
 from tipr_jax.text import Tokenizer, load_tokenizer
-from tipr_jax.text.reading import is_cut, unread
-
-USUAL_SIZE = (384, 128)  # (H, W) that images are trained on, unless the config says otherwise
-SHOWN_PER_KIND = 10
 
 
 @dataclasses.dataclass
@@ -69,17 +64,19 @@ def check_dataset(
     languages: Sequence[str] = (),
     *,
     reader: tuple[Tokenizer, int] | None = None,
+    image_root: str = "",
 ) -> CheckReport:
     """Checks annotations and every image of a data set, with a progress bar on a terminal.
 
     Whatever would stop training, evaluation or the report is a problem here.
 
     Args:
-      name: as in `annotations.load_dataset`.
-      root: as in `annotations.load_dataset`.
+      name: as in `annotations.load_dataset`, or "manifest".
+      root: as in `annotations.load_dataset`; of a manifest its file or folder.
       languages: as in `annotations.load_dataset`.
       reader: a model's tokenizer and text length; captions that it does not read to the end are
         counted.
+      image_root: where the paths of a manifest start; "": at its folder.
 
     Raises:
       FileNotFoundError: there is no such data set.
@@ -88,7 +85,9 @@ def check_dataset(
     languages = run_languages(languages)
     problems: dict[str, list[str]] = collections.defaultdict(list)
     notes: dict[str, list[str]] = collections.defaultdict(list)
-    if languages:
+    if name == manifest.NAME:
+        path_key, by_language = "file", _read_manifest(root, languages, image_root, problems, notes)
+    elif languages:
         directory, image_root = annotations.find_directory(name, root)
         path_key, by_language = "file_path", _read_languages(directory, languages, problems, notes)
     else:
@@ -96,15 +95,18 @@ def check_dataset(
         path_key = get_layout(name).path_key
         by_language = {"": _read_official(name, annotation_file, problems, notes)}
     entries = next(iter(by_language.values()))  # of the source
-    _find_empty_splits(entries, problems)
-    _find_images_of_several_persons(entries, path_key, notes)
+    check_entries.find_empty_splits(entries, problems)
+    check_entries.find_images_of_several_persons(entries, path_key, notes)
     if reader:
         for described in by_language.values():
-            _find_cut_captions(described, reader, notes)
-    digests = _read_images(entries, path_key, image_root, problems)
-    _find_duplicate_images(entries, path_key, digests, problems, notes)
-    _find_shared_captions(entries, notes)
-    _find_shared_persons(entries, notes)
+            check_entries.find_cut_captions(described, reader, notes)
+    seen = check_entries.read_images(entries, path_key, image_root, problems)
+    check_entries.find_duplicate_images(entries, path_key, seen, problems, notes)
+    check_entries.find_shared_captions(entries, notes)
+    if name == manifest.NAME:
+        check_entries.find_look_alikes(entries, path_key, seen, notes)
+    else:  # a manifest with a person in two splits is refused
+        check_entries.find_shared_persons(entries, notes)
     counts = {
         f"{split} {language}".strip(): _count(described, split)
         for split in SPLITS
@@ -115,6 +117,32 @@ def check_dataset(
     if _is_real(name, counts) and not all(_as_published(name, *item) for item in counts.items()):
         notes["counts differ from the published ones"].append("see the table")
     return CheckReport(name, os.path.abspath(root), counts, dict(problems), dict(notes))
+
+
+def _read_manifest(
+    root: str,
+    languages: tuple[str, ...],
+    image_root: str,
+    problems: dict[str, list[str]],
+    notes: dict[str, list[str]],
+) -> dict[str, list[dict[str, Any]]]:
+    """The sound pictures of a manifest as entries by language, source first."""
+    read = read_manifest(root, languages, image_root=image_root)
+    problems |= read.findings.problems
+    notes |= read.findings.notes
+    return {
+        language: [
+            {
+                "file": picture.path,
+                "box": picture.box,
+                "split": picture.split,
+                "id": picture.person or place,
+                "captions": [texts[number] for texts in read.captions(picture)],
+            }
+            for place, picture in enumerate(read.pictures)
+        ]
+        for number, language in enumerate(read.languages)
+    }
 
 
 def _read_official(
@@ -130,7 +158,7 @@ def _read_official(
             problems["bad annotation entry"].append(f"{annotation_file}: entry {index}: {problem}")
         else:
             entries.append(entry)
-            _note(notes, "empty captions", empty_captions([(index, entry)]))
+            note(notes, "empty captions", empty_captions([(index, entry)]))
     if told := annotations.number_persons(layout, entries):
         notes["persons are numbered anew"].append(told)
     return entries
@@ -157,14 +185,9 @@ def _read_languages(
         for language, described in entries.items():
             good = [(i, e) for i, e in enumerate(described) if not multilingual.entry_problem(e)]
             empty = [f"{names[language]}: {line}" for line in empty_captions(good)]
-            _note(notes, "empty captions", empty)
+            note(notes, "empty captions", empty)
             sound[language] += [entry | {"split": split} for _, entry in good]
     return sound
-
-
-def _note(notes: dict[str, list[str]], kind: str, lines: Sequence[str]) -> None:
-    if lines:
-        notes[kind] += lines
 
 
 def _unpaired(names: dict[str, str], entries: dict[str, list[dict[str, Any]]]) -> list[str]:
@@ -187,7 +210,7 @@ def _count(entries: list[dict[str, Any]], split: str) -> Counts:
 def _is_real(name: str, counts: dict[str, Counts]) -> bool:
     """Whether the published counts are worth comparing with (not for small or generated data)."""
     images = max((count.images for count in counts.values()), default=0)
-    published = get_layout(name).published
+    published = {} if name == manifest.NAME else get_layout(name).published
     return bool(published) and 0.5 < images / published["train"].images < 2
 
 
@@ -215,118 +238,6 @@ def _count_table(name: str, counts: dict[str, Counts]) -> list[str]:
     return lines
 
 
-def _read_images(
-    entries: list[dict[str, Any]],
-    path_key: str,
-    image_root: str,
-    problems: dict[str, list[str]],
-) -> dict[str, str]:
-    """Opens every listed image once; returns relative path -> digest of the readable files."""
-    paths = list(dict.fromkeys(entry[path_key] for entry in entries))
-    digests = {}
-    with concurrent.futures.ThreadPoolExecutor(os.cpu_count()) as pool:
-        results = pool.map(lambda path: _read_image(os.path.join(image_root, path)), paths)
-        bar = tqdm.tqdm(results, "check images", len(paths), unit="img", disable=None)
-        for path, (problem, detail) in zip(paths, bar, strict=True):
-            if problem:
-                problems[problem].append(detail)
-            else:
-                digests[path] = detail
-    return digests
-
-
-def _read_image(path: str) -> tuple[str | None, str]:
-    """Returns (kind of problem, message), or (None, digest of the file)."""
-    try:
-        preprocess.decode(path, size=USUAL_SIZE)
-    except FileNotFoundError as error:
-        return "missing image", str(error)
-    except preprocess.ImageTooLargeError as error:
-        return "oversized image", str(error)
-    except (ValueError, OSError) as error:
-        empty = os.path.isfile(path) and os.path.getsize(path) == 0
-        return "zero-byte image" if empty else "undecodable image", str(error)
-    with open(path, "rb") as file:
-        return None, hashlib.file_digest(file, "sha256").hexdigest()
-
-
-def _find_duplicate_images(
-    entries: list[dict[str, Any]],
-    path_key: str,
-    digests: dict[str, str],
-    problems: dict[str, list[str]],
-    notes: dict[str, list[str]],
-) -> None:
-    """Equal files: across splits a problem (the evaluation saw training images), else a note."""
-    places = collections.defaultdict(list)
-    for entry in entries:
-        if digest := digests.get(entry[path_key]):
-            places[digest].append((entry["split"], entry[path_key]))
-    for found in places.values():
-        if len(found) > 1:
-            detail = " = ".join(f"{split}:{path}" for split, path in found)
-            if len({split for split, _ in found}) > 1:
-                problems["image in several splits"].append(detail)
-            else:
-                notes["image listed or stored twice"].append(detail)
-
-
-def _find_empty_splits(entries: list[dict[str, Any]], problems: dict[str, list[str]]) -> None:
-    """Training needs pairs to train on and a test split to select on."""
-    found = {entry["split"] for entry in entries}
-    if "train" not in found:
-        problems["empty split"].append("train has no sound entry, so there is nothing to train on")
-    if "test" not in found:
-        problems["empty split"].append(
-            "test has no sound entry; to train without one set --config.eval.select_on=val"
-        )
-
-
-def _find_images_of_several_persons(
-    entries: list[dict[str, Any]], path_key: str, notes: dict[str, list[str]]
-) -> None:
-    """One image under two ids: training would call one person two, and evaluation a match wrong."""
-    persons = collections.defaultdict(set)
-    for entry in entries:
-        persons[entry["split"], entry[path_key]].add(entry["id"])
-    for (split, path), ids in persons.items():
-        if len(ids) > 1:
-            named = ", ".join(map(str, sorted(ids)))
-            notes["image of several persons"].append(f"{split}:{path} has the ids {named}")
-
-
-def _find_cut_captions(
-    entries: list[dict[str, Any]], reader: tuple[Tokenizer, int], notes: dict[str, list[str]]
-) -> None:
-    """Captions whose end a model does not read; shows the ends of the first ones."""
-    tokenizer, length = reader
-    captions = [caption for entry in entries for caption in entry["captions"]]
-    long = [c for c, cut in zip(captions, is_cut(tokenizer, captions, length), strict=True) if cut]
-    shown = [f"unread: {unread(tokenizer, caption, length)}" for caption in long[:SHOWN_PER_KIND]]
-    _note(notes, f"captions of more than {length} tokens", shown + long[SHOWN_PER_KIND:])
-
-
-def _find_shared_captions(entries: list[dict[str, Any]], notes: dict[str, list[str]]) -> None:
-    """Equal captions in several splits: a note, since short descriptions fit several persons."""
-    splits = collections.defaultdict(set)
-    for entry in entries:
-        for caption in entry["captions"]:
-            splits[caption].add(entry["split"])
-    for caption, found in splits.items():
-        if len(found) > 1:
-            notes["caption in several splits"].append(f"{'+'.join(sorted(found))}: {caption}")
-
-
-def _find_shared_persons(entries: list[dict[str, Any]], notes: dict[str, list[str]]) -> None:
-    """Ids in several splits: a note, since some sets number each split from zero."""
-    splits = collections.defaultdict(set)
-    for entry in entries:
-        splits[entry["id"]].add(entry["split"])
-    for person_id, found in sorted(splits.items()):
-        if len(found) > 1:
-            notes["person id in several splits"].append(f"{'+'.join(sorted(found))}: {person_id}")
-
-
 def main(argv: list[str] | None = None) -> int:
     """Command line; returns the exit status."""
     directories = " or ".join(f"{layout.directory}/" for layout in LAYOUTS.values())
@@ -335,11 +246,15 @@ def main(argv: list[str] | None = None) -> int:
         description=__doc__,
         example="python -m data_pipelines.check --name=cuhk_pedes --root=data",
     )
-    parser.add_argument("--name", choices=LAYOUTS, default="cuhk_pedes")
+    choices = (*LAYOUTS, manifest.NAME)
+    parser.add_argument("--name", choices=choices, default="cuhk_pedes", help="of the data set")
     parser.add_argument(
         "--root",
         default=os.environ.get("TIPR_DATA", "data"),
-        help=f"directory with {directories} (default: $TIPR_DATA or data)",
+        help=f"directory with {directories}, or a manifest (default: $TIPR_DATA or data)",
+    )
+    parser.add_argument(
+        "--image_root", default="", help="where the paths of a manifest start (default: its folder)"
     )
     parser.add_argument(
         "--languages",
@@ -354,7 +269,13 @@ def main(argv: list[str] | None = None) -> int:
         languages = [name for name in options.languages.split(",") if name]
         # The published IRRA's reader; other vocabularies are known to a run alone (--dry_run).
         reader = None if languages else (load_tokenizer("clip_bpe"), 77)
-        report = check_dataset(options.name, options.root, languages, reader=reader)
+        report = check_dataset(
+            options.name,
+            options.root,
+            languages,
+            reader=reader,
+            image_root=options.image_root,
+        )
     except (FileNotFoundError, ValueError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 2

@@ -6,12 +6,13 @@ from collections.abc import Iterator, Sequence
 
 import numpy as np
 
-from data_pipelines import pipeline
+from data_pipelines import manifest, pipeline
 from data_pipelines.columns import ColumnSource, DrawnColumns, draw_all
 from data_pipelines.data_config import RunConfig
-from data_pipelines.datasets import image_text_pairs
 from data_pipelines.datasets.annotations import load_dataset
 from data_pipelines.datasets.split import Split
+from data_pipelines.manifest.load import load_manifest
+from data_pipelines.manifest.pairs import load_pairs
 from data_pipelines.random_streams import generator
 from tipr_jax.batch import Batch, ColumnSpec
 from tipr_jax.languages import languages_of
@@ -38,7 +39,7 @@ class DataModule:
         self.eval_batch_size = config.eval.batch_size
         self.root = self.cfg.root or os.environ.get("TIPR_DATA", "data")
         self.languages = languages_of(self.cfg)  # source first; (): one language, without a name
-        if self.cfg.generate:
+        if self.cfg.generate and not self._own_data:
             self._generate()
         self.splits = self._load()
 
@@ -57,20 +58,31 @@ class DataModule:
     def tokenizer(self, tokenizer: Tokenizer) -> None:
         self._tokenizer = tokenizer
 
+    @property
+    def _own_data(self) -> bool:
+        """Whether the manifest at `root` is trained on and evaluated."""
+        return self.cfg.name == manifest.NAME and not self.cfg.caption_lists
+
     def _load(self) -> dict[str, Split]:
-        if self.cfg.name != image_text_pairs.NAME:
+        if self.cfg.name != manifest.NAME or self._own_data:
             return self._by_language(self._load_dataset(self.cfg.name, self.languages))
         if self.languages:
             raise ValueError(
-                f"data.name {self.cfg.name} has one language, but {', '.join(self.languages)} are "
+                f"data.caption_lists are in one language, but {', '.join(self.languages)} are "
                 "asked for; clear --config.data.source, --config.data.target and "
                 "--config.data.languages"
             )
         evaluated = self._load_dataset(self.cfg.eval_name)
-        train = image_text_pairs.load_image_text_pairs(self.cfg.caption_lists, self.cfg.image_root)
-        return evaluated | {"train": train}
+        return evaluated | {"train": load_pairs(self.cfg.caption_lists, self.cfg.image_root)}
 
     def _load_dataset(self, name: str, languages: Sequence[str] = ()) -> dict[str, Split]:
+        if name == manifest.NAME:
+            return load_manifest(
+                self.root,
+                languages,
+                image_root=self.cfg.image_root,
+                empty_captions=self.cfg.empty_captions,
+            )
         return load_dataset(
             name,
             self.root,
@@ -90,8 +102,7 @@ class DataModule:
     def _generate(self) -> None:
         from data_pipelines.synth_pedes.generate import generate
 
-        pre_training = self.cfg.name == image_text_pairs.NAME
-        name = self.cfg.eval_name if pre_training else self.cfg.name
+        name = self.cfg.eval_name if self.cfg.name == manifest.NAME else self.cfg.name
         try:
             generate(self.root, name, languages=self.languages, **self.cfg.generate)
         except FileExistsError as existing:  # data with other parameters, or the user's own data

@@ -66,7 +66,6 @@ def run_steps(method: str, case: MeshCase) -> dict[str, Any]:
     from tipr_jax import experiment, sharding, trainer
     from tipr_jax.batch import synthetic_batch
     from tipr_jax.optim import path_name
-    from tipr_jax.train_state import create_state
 
     exp = experiment.build(small_config(method, case), num_persons=NUM_PERSONS)
     optimizer, _ = experiment.make_optimizer(exp, steps_per_epoch=10)
@@ -74,8 +73,9 @@ def run_steps(method: str, case: MeshCase) -> dict[str, Any]:
     abstract = experiment.abstract_state(exp, optimizer)
     step = trainer.jit_train_step(exp, optimizer, abstract)
     layouts = jax.tree.map(lambda x: x.sharding, abstract)
-    create = jax.jit(lambda p: create_state(p, optimizer), out_shardings=layouts)
-    state = create(experiment.initial_params(exp))
+    pairs = experiment.initial_pairs(exp, num_pairs=1)
+    create = lambda weights: experiment.new_state(exp, weights, optimizer, pairs)  # noqa: E731
+    state = jax.jit(create, out_shardings=layouts)(experiment.initial_params(exp))
     rows = sharding.process_rows(exp.batch_sharding, BATCH_SIZE)
     c = exp.model_config
     batch = synthetic_batch(
@@ -99,7 +99,7 @@ def run_steps(method: str, case: MeshCase) -> dict[str, Any]:
         losses.append(float(metrics["loss"]))
         if number == 1:
             out |= flat("grad", state.opt_state[0].trace)
-        out |= flat(f"step{number}", state.params)
+        out |= flat(f"step{number}", state.weights)
     return out | {"loss": np.array(losses)}
 
 

@@ -5,6 +5,8 @@
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 scripts/install.sh data test twin
+# Many tests start processes. Where Python keeps no bytecode, each of them compiles JAX's source anew.
+unset PYTHONDONTWRITEBYTECODE
 chosen=(-m "not slow")
 if [ "${1:-}" = "--slow" ]; then
   chosen=()

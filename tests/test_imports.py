@@ -19,12 +19,14 @@ FILES = [path for top in PROJECT for path in (ROOT / top).rglob("*.py")]
 CORE_LAWS = {
     "": set(),  # tipr_jax/__init__.py
     "batch": set(),
+    "bucket": set(),
     "command_line": {"paths"},
     "distributed": set(),
     "interrupt": set(),
     "languages": set(),
     "param_tree": set(),
-    "paths": set(),
+    "paths": {"bucket", "hub"},
+    "hub": set(),
     "precision": set(),
     "sharding": set(),
     # Blocks, and the papers made of them.
@@ -32,7 +34,7 @@ CORE_LAWS = {
     "losses": set(),
     "metrics": set(),
     "preprocess": {"paths"},
-    "text": set(),
+    "text": {"bucket", "paths"},
     "nn": {"precision", "sharding"},
     "models": {"augment", "batch", "losses", "nn", "param_tree", "precision", "sharding"},
     "pretrained": {"nn.pos_embed", "param_tree"},
@@ -52,24 +54,26 @@ CORE_LAWS = {
     # A run: its directory, its results, its state, its step.
     "data": {"batch", "text"},
     "shutdown": {"distributed", "interrupt"},
-    "run_lock": set(),
+    "run_lock": {"bucket"},
     "run_identity": {"data", "run_files", "text.language"},
     "run_files": {"distributed", "languages", "paths"},
-    "metric_writer": {"run_files"},
+    "metric_writer": {"bucket", "paths", "run_files"},
     "meter": {"metric_writer", "optim"},
-    "results": {"languages", "run_files"},
+    "results": {"languages", "paths", "run_files"},
     "result_table": {"results"},
-    "report": {"preprocess", "result_table", "results", "run_files"},
+    "report": {"bucket", "paths", "preprocess", "result_table", "results", "run_files"},
     "train_state": {"models", "param_tree", "precision"},
     "train_step": {"models.method", "train_state"},
-    "checkpoints": {"distributed", "results", "run_files", "train_state"},
+    "checkpoints": {"bucket", "distributed", "paths", "results", "run_files", "train_state"},
     "experiment": {
         *("batch", "checkpoints", "languages", "models", "optim", "precision", "pretrained.start"),
         *("run_files", "sharding", "train_state", "train_step"),
     },
     "inference": {
-        *("batch", "checkpoints", "experiment", "languages", "metrics", "models", "precision"),
-        *("preprocess", "run_files", "sharding", "text", "train_state"),
+        *("__version__", "batch", "checkpoints", "experiment", "languages", "metrics", "models"),
+        *("param_tree", "paths", "precision", "preprocess", "run_files", "sharding", "text"),
+        *("command_line", "hub", "interrupt", "pretrained.converter", "result_table"),
+        "train_state",
     },
     "evaluator": {
         *("batch", "data", "distributed", "experiment", "inference", "metrics", "models.method"),
@@ -104,17 +108,22 @@ CORE_LAWS = {
         ),
         *("shutdown", "text", "train_state", "train_step"),
     },
+    "interpolation": {"models.method"},
     # Commands.
     "gallery": {
         *("command_line", "inference", "interrupt", "metrics", "paths", "preprocess", "report"),
         *("data", "sharding"),
     },
-    "serving": {"__version__", "command_line", "gallery", "interrupt", "paths", "preprocess"},
+    "serving": {
+        *("__version__", "command_line", "gallery", "inference", "interrupt", "paths"),
+        *("preprocess", "text.language"),
+    },
     "main": {
         *("checkpoints", "command_line", "data", "distributed", "evaluator", "experiment"),
-        *("inference", "languages", "metrics", "models", "paths", "pretrained.start", "report"),
+        *("inference", "interpolation", "languages", "metrics", "models", "paths"),
+        *("pretrained.start", "report", "text"),
         *("result_table", "results", "run_files", "run_lock", "shutdown", "train_state", "trainer"),
-        "interrupt",
+        *("bucket", "interrupt"),
     },
 }
 DATA_LAWS = {
@@ -125,22 +134,31 @@ DATA_LAWS = {
     "images": {"data_config", "datasets"},
     "columns": {"datasets", "random_streams"},
     "columns.attributes": {"columns", "datasets", "tipr_jax.command_line", "tipr_jax.interrupt"},
+    "manifest": {"datasets", "tipr_jax.command_line", "tipr_jax.interrupt"},
+    "noise": {"datasets", "tipr_jax.command_line", "tipr_jax.interrupt"},
     "sampler": {"data_config", "datasets"},
     "vocabulary": {"datasets"},
     "pipeline": {"columns", "data_config", "datasets", "images", "sampler"},
     "data_module": {
-        *("columns", "data_config", "datasets", "pipeline", "random_streams", "synth_pedes"),
+        *("columns", "data_config", "datasets", "manifest", "pipeline", "random_streams"),
+        "synth_pedes",
     },
-    "check": {"datasets", "tipr_jax.command_line", "tipr_jax.interrupt"},
+    "check": {
+        *("check_entries", "datasets", "manifest", "tipr_jax.command_line", "tipr_jax.interrupt"),
+    },
+    "check_entries": {"manifest"},
     "synth_pedes": {"datasets", "tipr_jax.command_line", "tipr_jax.interrupt"},
     "synth_pedes.synth_pedes_dataset_builder": {"synth_pedes", "tfds.base"},
     "tfds": {"datasets", "images"},
 }
 # What every part of the data pipelines may use of the core.
-DATA_USES = {f"tipr_jax.{name}" for name in ("batch", "languages", "paths", "preprocess", "text")}
+DATA_USES = {
+    f"tipr_jax.{name}" for name in ("batch", "bucket", "languages", "paths", "preprocess", "text")
+}
 # main.py is where the engine meets the data.
 MAIN_USES = {
-    f"data_pipelines.{name}" for name in ("check", "data_config", "data_module", "vocabulary")
+    f"data_pipelines.{name}"
+    for name in ("check", "data_config", "data_module", "datasets.layouts", "vocabulary")
 }
 
 

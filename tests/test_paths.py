@@ -1,4 +1,7 @@
-"""Every path option: ~ is the home directory, and an address is refused before any work."""
+"""Every path option: ~ is the home directory, and an address is refused before any work.
+
+What takes the address of a bucket is in `test_bucket.py`.
+"""
 
 from pathlib import Path
 
@@ -6,7 +9,7 @@ import pytest
 
 from configs import irra
 from tipr_jax import convert, main
-from tipr_jax.paths import FIELDS, local_path, with_local_paths
+from tipr_jax.paths import BUCKET_FIELDS, FIELDS, local_path, place, with_local_paths
 
 
 def config_with(name: str, value: str):
@@ -26,15 +29,19 @@ def test_the_home_directory(name):
     assert value in (str(Path.home() / "somewhere"), (str(Path.home() / "somewhere"),))
 
 
-@pytest.mark.parametrize("name", FIELDS)
-def test_an_address_in_the_config(name, tmp_path):
-    config, _ = config_with(name, "gs://bucket/data")
-    with pytest.raises(ValueError, match=f"--config.{name}=gs://bucket/data: an address"):
+@pytest.mark.parametrize(
+    "name, scheme",
+    [(name, "s3") for name in FIELDS]
+    + [(name, "gs") for name in FIELDS if name not in BUCKET_FIELDS],
+)
+def test_an_address_in_the_config(name, scheme, tmp_path):
+    config, _ = config_with(name, f"{scheme}://bucket/data")
+    with pytest.raises(ValueError, match=f"--config.{name}={scheme}://bucket/data: an address"):
         main.run(config, tmp_path / "run", "train")
     assert list(tmp_path.iterdir()) == []
 
 
-@pytest.mark.parametrize("address", ["gs://bucket/run", "s3://bucket/run", "https://host/run"])
+@pytest.mark.parametrize("address", ["s3://bucket/run", "az://bucket/run", "https://host/run"])
 def test_an_address_as_workdir(address, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     with pytest.raises(ValueError, match="--workdir=.*: an address"):
@@ -51,7 +58,7 @@ def test_an_address_to_convert(option, capsys):
 
 @pytest.mark.parametrize("given", ["C:/photos", "a:b/c", "./x", "/x", "weights/gs", "x~"])
 def test_other_paths_stay(given):
-    assert local_path(given, "--workdir") == Path(given)
+    assert local_path(given, "--workdir") == place(given) == Path(given)
 
 
 def test_empty_paths_stay_empty():

@@ -53,6 +53,7 @@ class Data:
             split: types.SimpleNamespace(
                 language=language,
                 image_path=paths,
+                image_box=None,
                 image_person_id=person,
                 caption=tuple(f"{language} {i}" for i in range(CAPTIONS)),
                 caption_image_id=image_id,

@@ -110,7 +110,7 @@ def test_a_model_without_matching_head_cannot_rerank(photos):
 
 
 def test_command_line(model, photos, monkeypatch, tmp_path, capsys):
-    monkeypatch.setattr("tipr_jax.gallery.retriever.load", lambda directory, language="": model)
+    monkeypatch.setattr("tipr_jax.inference.model.load", lambda directory, language="": model)
     gallery, picture = tmp_path / "my.gallery", tmp_path / "search.png"
     Retriever.create(gallery, model).add(photos)
     options = ["search", "rot", f"--gallery={gallery}", f"--model={tmp_path}", "--top=3"]

@@ -3,13 +3,15 @@
 A run keeps its newest steps (to resume) and its best ones (to use): the best in each language that
 it is evaluated in. Which these are, `results.select` says, from the evaluation that is saved with
 each step. Orbax writes into a temporary directory and renames it, so a killed save leaves no step
-behind. All processes save and resume together; reading, each process does for itself.
+behind; in a bucket, where a directory is not renamed at once, it marks whole steps with a file. All
+processes save and resume together; reading, each process does for itself.
 """
 
 import contextlib
 import json
 import logging
 import shutil
+import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -19,7 +21,7 @@ import numpy as np
 import orbax.checkpoint as ocp
 from orbax.checkpoint.checkpoint_managers import preservation_policy
 
-from tipr_jax import distributed, paths, results, run_files
+from tipr_jax import bucket, distributed, paths, results, run_files
 from tipr_jax.results import Criterion, Evaluation
 from tipr_jax.train_state import join
 
@@ -95,7 +97,7 @@ class Checkpoints:
         criterion: Criterion | None = None,
         read_only: bool = False,
     ):
-        self.directory = Path(workdir).absolute() / run_files.CHECKPOINTS
+        self.directory = paths.absolute(workdir) / run_files.CHECKPOINTS
         recorded = {e.step: e for e in results.read_evaluations(workdir)}
         self._best = _Best(criterion or _criterion_of(workdir), recorded)
         newest = preservation_policy.LatestN(keep_last)
@@ -200,7 +202,7 @@ class Checkpoints:
         target = self.directory / f"unreadable_{step}"
         log.warning("unreadable checkpoint %s (kept as %s): %s", damaged, target.name, reason)
         if distributed.is_writer():
-            shutil.rmtree(target, ignore_errors=True)
+            bucket.remove_tree(target)
             damaged.rename(target)
         distributed.barrier()
         self._manager.reload()
@@ -242,9 +244,10 @@ class Checkpoints:
             raise self._failed(_reason(error)) from error
 
     def _failed(self, reason: str) -> "SaveFailed":
+        mend = "see to its access" if bucket.is_address(self.directory) else "make room"
         return SaveFailed(
-            f"cannot save into {self.directory} ({reason}); the checkpoints before are whole: make "
-            "room, and the same command continues from there"
+            f"cannot save into {self.directory} ({reason}); the checkpoints before are whole: "
+            f"{mend}, and the same command continues from there"
         )
 
     def close(self) -> None:
@@ -263,7 +266,7 @@ def check_room(workdir: str | Path, state: Tree, keep_last: int) -> None:
     """
     one = _bytes(state)
     needed = one * max(2, keep_last + 2 - len(run_files.saved_steps(workdir)))
-    free = _free_bytes(Path(workdir))
+    free = _free_bytes(paths.absolute(workdir))
     if free < needed:
         raise ValueError(
             f"{workdir} has {free / 1e9:.2f} GB of room, but the run's checkpoints take "
@@ -277,7 +280,9 @@ def _bytes(state: Tree) -> int:
 
 
 def _free_bytes(directory: Path) -> int:
-    directory = directory.absolute()
+    """Of the disk; a bucket has no end."""
+    if bucket.is_address(directory):
+        return sys.maxsize
     there = next(place for place in (directory, *directory.parents) if place.exists())
     return shutil.disk_usage(there).free
 
@@ -292,7 +297,7 @@ class ModelMismatch(ValueError):
 
 def _criterion_of(workdir: str | Path) -> Criterion | None:
     """By which a run selects its best step; None if it does not say."""
-    if not (Path(workdir) / run_files.CONFIG).is_file():
+    if not (paths.place(workdir) / run_files.CONFIG).is_file():
         return None
     config = run_files.read_config(workdir)
     return results.criterion_of(config["eval"]) if "eval" in config else None
@@ -338,7 +343,7 @@ def load_params(directory: str | Path, language: str = "") -> tuple[int, Tree]:
     Raises:
       ValueError: if `directory` is neither.
     """
-    directory = Path(directory).absolute()
+    directory = paths.absolute(directory)
     if run_files.is_run(directory):
         return load_run_params(directory, language=language)
     if not (directory / run_files.PARAMS).is_dir():
@@ -370,7 +375,7 @@ def load_run_params(
 ) -> tuple[int, Tree]:
     """(step, variables of the model as numpy) of a run's checkpoint: `step`, else `best_step`."""
     step = best_step(workdir, language) if step is None else step
-    directory = Path(workdir).absolute() / run_files.CHECKPOINTS / str(step)
+    directory = paths.absolute(workdir) / run_files.CHECKPOINTS / str(step)
     state = _restore_numpy(directory / "default")
     return step, join(state["params"], state.get("statistics", {}))
 

@@ -3,6 +3,7 @@
 import argparse
 import contextlib
 import difflib
+import importlib.util
 import itertools
 import logging
 import os
@@ -19,6 +20,7 @@ from ml_collections import ConfigDict
 from tipr_jax import paths
 
 EXAMPLE = "python -m tipr_jax.main --config=configs/irra.py:quickstart --workdir=runs/quickstart"
+CONFIG_OPTIONS = ("--config", "-config")
 
 
 def parse(argv: list[str]) -> list[str]:
@@ -27,6 +29,7 @@ def parse(argv: list[str]) -> list[str]:
     Raises:
       SystemExit: with one line, for an unknown option, value, config file, variant or field.
     """
+    argv = with_installed_config(argv)
     try:
         rest = flags.FLAGS(argv)  # --help prints the help and exits here
         problem = _config_problem(argv) or _call_problem(rest)
@@ -191,12 +194,31 @@ def _config_problem(argv: list[str]) -> str | None:
     return next(filter(None, problems), None)
 
 
+def with_installed_config(argv: list[str]) -> list[str]:
+    """`argv` in which --config=configs/NAME.py is the installed file where there is none here.
+
+    So the commands of the README work in any directory, without a checkout.
+    """
+    given = _config_argument(argv)
+    path, colon, variant = (given or "").partition(":")
+    if not path or Path(path).exists() or Path(path).parts[:1] != ("configs",):
+        return argv
+    spec = importlib.util.find_spec("configs")
+    places = [Path(place).parent for place in (spec and spec.submodule_search_locations) or ()]
+    for installed in (place / path for place in places):
+        if installed.is_file():
+            whole = f"{installed}{colon}{variant}"
+            options = {given: whole} | {f"{o}={given}": f"{o}={whole}" for o in CONFIG_OPTIONS}
+            return [options.get(argument, argument) for argument in argv]
+    return argv
+
+
 def _config_argument(argv: list[str]) -> str | None:
     """The last value of --config."""
     given = None
     for argument, following in itertools.pairwise([*argv, ""]):
         name, equals, value = argument.partition("=")
-        if name in ("--config", "-config"):
+        if name in CONFIG_OPTIONS:
             given = value if equals else following
     return given
 

@@ -16,7 +16,7 @@ import numpy as np
 
 from tipr_jax import command_line
 from tipr_jax.param_tree import flatten
-from tipr_jax.paths import local_path
+from tipr_jax.paths import local_path, model_path
 from tipr_jax.pretrained import files
 from tipr_jax.pretrained.converter import Converter, converters, get_converter
 from tipr_jax.pretrained.settings import read_settings
@@ -32,6 +32,8 @@ error. Reading or writing .pt/.pth/.th needs PyTorch (pip install 'tipr_jax[conv
 EXAMPLES = """\
 examples:
   python -m tipr_jax.convert --method=openai_clip --input=ViT-B-16.pt --output=weights/clip_b16
+  python -m tipr_jax.convert --method=openai_clip --input=hf://openai/clip-vit-base-patch16 \\
+      --output=weights/clip_b16
   python -m tipr_jax.main --config=configs/irra.py --workdir=runs/irra \\
       --config.init_from=weights/clip_b16
   python -m tipr_jax.convert --method=ivt_init --input=jx_vit_base_p16_224.safetensors \\
@@ -122,12 +124,14 @@ def make_parser() -> argparse.ArgumentParser:
         "--method", required=True, help="what to convert, see above; or module.name of your own"
     )
     parser.add_argument(
-        "--input", required=True, type=Path, help="tensor file; with --reverse: directory"
+        "--input",
+        required=True,
+        help="tensor file or folder, also hf://OWNER/NAME[/FILE]; with --reverse: directory",
     )
     parser.add_argument(
         "--output", required=True, type=Path, help="directory; with --reverse: .pth or .safetensors"
     )
-    parser.add_argument("--text", type=Path, help="tensor file of the text model, for *_init")
+    parser.add_argument("--text", help="tensor file or folder of the text model, for *_init")
     parser.add_argument("--reverse", action="store_true", help="write the official names")
     parser.add_argument(
         "--image_size",
@@ -168,10 +172,10 @@ def run(args: argparse.Namespace) -> str:
         two = " and ".join(f"--method={k}" for k, v in converters().items() if v.sources == 2)
         raise ValueError(f"{two}, and no other, need a --text file")
     options = options_of(converter, args)
-    source, output = local_path(args.input, "--input"), local_path(args.output, "--output")
+    output, source = local_path(args.output, "--output"), model_path(args.input, "--input")
     if args.reverse:
         return reverse(converter, source, output)
-    sources = [source] if args.text is None else [source, local_path(args.text, "--text")]
+    sources = [source] if args.text is None else [source, model_path(args.text, "--text")]
     return forward(converter, sources, output, args.image_size, args.stride, **options)
 
 

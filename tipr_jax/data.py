@@ -26,6 +26,13 @@ class Split(Protocol):
         ...
 
     @property
+    def image_box(self) -> np.ndarray | None:
+        """int32 [G,4]: x, y, width, height of the person in each image, 0 wide where it is all of
+        the image; None: it always is.
+        """
+        ...
+
+    @property
     def image_person_id(self) -> np.ndarray:
         """int32 [G]; in the train split 0, 1, 2, ... without a gap."""
         ...

@@ -4,6 +4,7 @@ With `eval.rerank_k` a matching head then orders each query's best candidates an
 Every process encodes its rows of each batch and gets all features; process 0 ranks.
 """
 
+import functools
 import logging
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -30,7 +31,7 @@ from tipr_jax.metrics.retrieval import (
     retrieval_metrics,
 )
 from tipr_jax.models.method import Params
-from tipr_jax.report import RetrievalSheet
+from tipr_jax.report.sheets import RetrievalSheet, picture_of
 from tipr_jax.results import Scores
 from tipr_jax.sharding import process_rows
 
@@ -222,15 +223,17 @@ def rank(
     """Both directions' metrics from the features of a split.
 
     gallery: see `gallery_images`; with "every_second_row" a caption whose person the gallery lacks
-    counts as a miss. trapezoid_ap: adds "mAP_trapezoid".
+    counts as a miss. trapezoid_ap: adds "mAP_trapezoid". An image of whom no caption tells is
+    searched among, and asks for nothing itself.
     """
     rows = gallery_images(annotations.caption_image_id, len(annotations.image_path), gallery)
     image, image_person = features.image[rows], annotations.image_person_id[rows]
     text, text_person = features.text, annotations.caption_person_id
     options = dict(trapezoid_ap=trapezoid_ap, count_misses=gallery != "unique")
+    told = np.isin(image_person, text_person)
     return {
         "t2i": retrieval_metrics(text, image, text_person, image_person, **options),
-        "i2t": retrieval_metrics(image, text, image_person, text_person, **options),
+        "i2t": retrieval_metrics(image[told], text, image_person[told], text_person, **options),
     }
 
 
@@ -265,9 +268,9 @@ def ranking_sheet(features: SplitFeatures, annotations: Split, query: int) -> Re
     scores = l2_normalise(features.image) @ l2_normalise(features.text[query : query + 1])[0]
     top = np.argsort(-scores, kind="stable")[:10]
     right = annotations.image_person_id[top] == annotations.caption_person_id[query]
-    paths = [annotations.image_path[int(i)] for i in top]
+    picture = functools.partial(picture_of, annotations.image_path, annotations.image_box)
     return RetrievalSheet(
         query=annotations.caption[query],
-        query_image_path=annotations.image_path[int(annotations.caption_image_id[query])],
-        ranked=list(zip(paths, scores[top].tolist(), right.tolist(), strict=True)),
+        query_image_path=picture(int(annotations.caption_image_id[query])),
+        ranked=[(picture(i), float(scores[i]), bool(r)) for i, r in zip(top, right, strict=True)],
     )

@@ -189,9 +189,12 @@ def make_optimizer(
 
 
 def abstract_state(
-    exp: Experiment, optimizer: optax.GradientTransformation, num_pairs: int = 0
+    exp: Experiment, optimizer: optax.GradientTransformation, num_pairs: int = 1
 ) -> TrainState:
-    """Shapes, dtypes and shardings of the train state, for restoring and for jit."""
+    """Shapes, dtypes and shardings of the train state, for restoring and for jit.
+
+    num_pairs: of the train split; to compile a step without data, one is enough.
+    """
     shapes = jax.eval_shape(
         lambda key, pairs: new_state(exp, exp.init(key), optimizer, pairs),
         exp.keys[0],
@@ -261,6 +264,13 @@ def inference_params(exp: Experiment, workdir: Path, language: str = "") -> tupl
             f"nothing to evaluate: {workdir} has no checkpoints and --config.init_from is empty; "
             "train first, or pass a directory made by `python -m tipr_jax.convert`"
         )
+    return inference_params_of(exp, source, language)
+
+
+def inference_params_of(
+    exp: Experiment, source: Path | str, language: str = ""
+) -> tuple[int, Params]:
+    """`inference_params` of one run or model directory. Raises ValueError if they do not fit."""
     step, loaded = checkpoints.load_params(source, language)
     exp = for_inference(exp)
     if missing := sorted(set(exp.abstract_params) - set(loaded)):

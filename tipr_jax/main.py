@@ -4,13 +4,15 @@ Modes:
   train   train (or continue) a run, evaluate it, write results.json and report.html
   eval    evaluate a run's best checkpoint, or the one of --config.init_from
   embed   write the features of the evaluation splits to WORKDIR/embeddings/
-  export  write a run's parameters and model config to WORKDIR/export/, for --config.init_from
+  export  write a run's best model to WORKDIR/export/: parameters, programs, tokenizer, model card
+          (--onnx: programs as ONNX, too; --names=official: parameters with the released names)
 
 Examples:
   python -m tipr_jax.main --config=configs/irra.py:quickstart --workdir=runs/quickstart
   python -m tipr_jax.main --config=configs/irra.py --workdir=runs/cuhk --config.data.root=/data \\
       --config.init_from=weights/clip_vit_b16
   python -m tipr_jax.main --config=configs/irra.py --workdir=runs/cuhk --mode=eval
+  python -m tipr_jax.main --config=configs/irra.py --workdir=gs://BUCKET/runs/cuhk ...
 
 On several hosts, start the same command on each. On a Cloud TPU slice, under SLURM or Open MPI
 they find each other, elsewhere tell them how. Process 0 alone prints and writes, but all of them
@@ -26,8 +28,12 @@ if __name__ == "__main__":
     interrupt.watch()
 
 import contextlib
+import dataclasses
+import functools
+import shutil
+from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, cast
+from typing import TYPE_CHECKING, Any, cast
 
 from absl import app, flags
 from ml_collections import ConfigDict, config_flags
@@ -51,6 +57,10 @@ _CONFIG = config_flags.DEFINE_config_file(
 )
 _WORKDIR = flags.DEFINE_string("workdir", None, "Directory of the run (created if missing)")
 _MODE = flags.DEFINE_enum("mode", "train", ["train", "eval", "embed", "export"], "What to do")
+_NAMES = flags.DEFINE_enum(
+    "names", "own", ["own", "official"], "Names of the parameters that --mode=export writes"
+)
+_ONNX = flags.DEFINE_bool("onnx", False, "Whether --mode=export writes ONNX, too")
 _COORDINATOR = flags.DEFINE_string("coordinator", None, "host:port of process 0, for several hosts")
 _NUM_PROCESSES = flags.DEFINE_integer("num_processes", None, "How many processes take part")
 _PROCESS_ID = flags.DEFINE_integer("process_id", None, "Which one this is, from 0")
@@ -63,11 +73,13 @@ def main(argv: list[str]) -> None:
         shutdown.shared_fate(),
         command_line.mistakes_in_one_line(traceback=flags.FLAGS.verbosity > 0),
     ):
+        if _MODE.value != "export" and (_ONNX.value or _NAMES.value != "own"):
+            raise ValueError("--onnx and --names are for --mode=export; add it, or drop them")
         join()
         typed = config_flags.get_override_values(flags.FLAGS["config"])
         workdir = _WORKDIR.value
         assert workdir, "command_line.parse refuses an empty --workdir"
-        run(_CONFIG.value, Path(workdir), _MODE.value, frozenset(typed))
+        run(_CONFIG.value, workdir, _MODE.value, frozenset(typed))
 
 
 def join() -> None:
@@ -89,20 +101,22 @@ def join() -> None:
         distributed.agree(flat_fields(_CONFIG.value) | run_of)
 
 
-def run(config: ConfigDict, workdir: Path, mode: str, typed: frozenset[str] = frozenset()) -> None:
+def run(
+    config: ConfigDict, workdir: str | Path, mode: str, typed: frozenset[str] = frozenset()
+) -> None:
     """Runs one mode; raises ValueError or OSError with a one-line message.
 
     typed: the fields of the config that the user set on the command line.
     """
-    from tipr_jax.paths import local_path, with_local_paths
+    from tipr_jax import bucket
+    from tipr_jax.paths import run_path, with_local_paths
 
-    config, workdir = with_local_paths(config), local_path(workdir, "--workdir")
+    config, workdir = with_local_paths(config), run_path(workdir, "--workdir")
     if workdir.exists() and not workdir.is_dir():
         raise ValueError(f"--workdir={workdir} is a file; use a directory, new or of an older run")
-    if config.dry_run:
-        return dry_run(config, workdir, typed)
     modes = {"train": train, "eval": evaluate, "embed": embed, "export": export}
-    modes[mode](config, workdir, typed)
+    with bucket.mistakes_in_one_line():
+        (dry_run if config.dry_run else modes[mode])(config, workdir, typed)
 
 
 def train(config: ConfigDict, workdir: Path, typed: frozenset[str]) -> None:
@@ -128,6 +142,85 @@ def train_and_report(config: ConfigDict, workdir: Path, typed: frozenset[str]) -
     write_report(config, workdir, data, summary["split"])
     say(result_table.table(summary))
     say(f"report: {workdir / 'report.html'}")
+    if "interpolate" in config and config.interpolate.alphas:
+        compare_interpolated(config, workdir, data, config.interpolate.alphas)
+
+
+def compare_interpolated(
+    config: ConfigDict, workdir: Path, data: "DataModule", alphas: Sequence[float]
+) -> None:
+    """Evaluates the weights between init_from's and the run's; keeps the best, see `interpolation`.
+
+    The best has the highest harmonic mean of rank-1 on the new and the old `eval.select_on`.
+    """
+    import jax
+    import numpy as np
+
+    from tipr_jax import checkpoints, experiment, interpolation, run_files
+    from tipr_jax.evaluator import Evaluator
+    from tipr_jax.pretrained import start
+    from tipr_jax.text import save_tokenizer
+
+    exp, source = experiment.build(config), start.last_source(config.init_from)
+    if not source:
+        raise ValueError("config.interpolate needs --config.init_from, the model before")
+    _, before = experiment.inference_params_of(exp, source)
+    step, after = experiment.inference_params(exp, workdir)
+    data_sets = {"new": data}
+    if old := old_data(config, source):
+        data_sets["old"] = open_data(old, workdir)
+    splits = {name: d.evaluation_splits(config.eval.splits) for name, d in data_sets.items()}
+    evaluators = {name: Evaluator(exp, d) for name, d in data_sets.items()}
+    rows = interpolation.measure(
+        before,
+        after,
+        alphas,
+        {
+            name: functools.partial(evaluator.evaluate, splits=splits[name])
+            for name, evaluator in evaluators.items()
+        },
+    )
+    chosen = interpolation.best(rows, [f"{name} {config.eval.select_on}" for name in data_sets])
+    say(interpolation.table(rows, chosen))
+    if not distributed.is_writer():
+        return
+    interpolation.save(rows, chosen, workdir)
+    output = workdir / interpolation.DIRECTORY
+    params = jax.tree.map(np.asarray, interpolation.interpolate(before, after, chosen.alpha))
+    facts = run_files.read_config(workdir)
+    shutil.rmtree(output, ignore_errors=True)  # of the same comparison before
+    checkpoints.save_params(
+        output,
+        params,
+        {
+            "method": config.method,
+            "model": dataclasses.asdict(exp.model_config.for_inference()),
+            "test_resize": config.data.test_resize,
+            "step": step,
+            run_files.DATA_FACTS: facts.get(run_files.DATA_FACTS, {}),
+        },
+    )
+    save_tokenizer(data.tokenizer, output)
+    say(f"alpha {chosen.alpha} is in {output}, a model for --config.init_from and the gallery")
+    say(f"table and picture: {workdir / interpolation.PICTURE}")
+
+
+def old_data(config: ConfigDict, source: str) -> ConfigDict | None:
+    """The config with the data that a model was trained on; None, with a line, if it is gone."""
+    from tipr_jax import run_files
+
+    section = run_files.read_config(source).get("data", {})
+    name = config.interpolate.old_name or section.get("name", "")
+    root = config.interpolate.old_root or section.get("root", "")
+    if not name or not Path(root).exists():
+        say(
+            f"the data that {source} was trained on is not here ({root or 'not recorded'}), so "
+            "only the new data is compared: --config.interpolate.old_name=... .old_root=..."
+        )
+        return None
+    old = config.copy_and_resolve_references()
+    old.data.name, old.data.root = name, root
+    return old
 
 
 def say(line: str) -> None:
@@ -212,8 +305,7 @@ def save_features(path: Path, features: "SplitFeatures", split: "Split") -> None
     from tipr_jax.metrics.unit_vectors import l2_normalise
 
     path.parent.mkdir(parents=True, exist_ok=True)
-    np.savez(
-        path,
+    columns: dict[str, Any] = dict(
         image=l2_normalise(features.image),
         image_path=split.image_path,
         image_person_id=split.image_person_id,
@@ -222,14 +314,17 @@ def save_features(path: Path, features: "SplitFeatures", split: "Split") -> None
         caption=split.caption,
         caption_person_id=split.caption_person_id,
     )
+    with path.open("wb") as file:
+        np.savez(file, **columns)
     print(f"{path}: {len(features.image)} images, {len(features.text)} captions")
 
 
 def export(config: ConfigDict, workdir: Path, typed: frozenset[str]) -> None:
-    """Writes a run's best parameters as a model directory, WORKDIR/export.
+    """Writes a run's best model as a directory for others, WORKDIR/export; see `artifact`.
 
     For a language in which another step is the best, also WORKDIR/export_<language>.
     """
+    from data_pipelines.datasets.layouts import LAYOUTS
     from tipr_jax import checkpoints
     from tipr_jax.inference.artifact import export_run
     from tipr_jax.languages import languages_of
@@ -237,11 +332,16 @@ def export(config: ConfigDict, workdir: Path, typed: frozenset[str]) -> None:
     del typed
     if not distributed.is_writer():
         return
+    data = LAYOUTS.get(config.data.name)
+    licence = data.licence if data else ""
+    typed_flags = flags.FLAGS.is_parsed()  # a call from Python has the defaults
+    names = _NAMES.value if typed_flags else "own"
+    onnx = bool(typed_flags and _ONNX.value)
     first = checkpoints.best_step(workdir)
     for language in ("", *languages_of(config.data)):
         output = workdir / (f"export_{language}" if language else "export")
         if not language or checkpoints.best_step(workdir, language) != first:
-            step = export_run(workdir, output, language)
+            step = export_run(workdir, output, language, names=names, onnx=onnx, licence=licence)
             print(f"{output}: parameters of step {step}; load with --config.init_from")
 
 
@@ -256,7 +356,7 @@ def dry_run(config: ConfigDict, workdir: Path, typed: frozenset[str]) -> None:
     data = open_data(config, workdir)
     reader = (data.tokenizer, config.data.text_length)
     report = check_dataset(
-        config.data.name,
+        config.data.eval_name if config.data.caption_lists else config.data.name,
         data.root,
         data.languages,
         reader=reader,
@@ -291,6 +391,7 @@ def open_data(config: ConfigDict, workdir: Path) -> "DataModule":
     from data_pipelines.vocabulary import open_tokenizer
     from tipr_jax import experiment
     from tipr_jax.models import get_method
+    from tipr_jax.paths import place
     from tipr_jax.pretrained import start
 
     method = get_method(config.method)
@@ -302,7 +403,7 @@ def open_data(config: ConfigDict, workdir: Path) -> "DataModule":
             config.data.vocab,
             experiment.make_model_config(method, config, {}).vocab_size,
             data.splits["train"],
-            kept=(workdir, Path(start.last_source(config.init_from) or workdir)),
+            kept=(workdir, place(start.last_source(config.init_from) or workdir)),
         )
     return data
 

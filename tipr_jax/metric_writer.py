@@ -17,6 +17,8 @@ from typing import Any, BinaryIO, SupportsFloat, TextIO
 import tqdm
 
 from tipr_jax import run_files
+from tipr_jax.bucket import is_address
+from tipr_jax.paths import place
 
 _BAR_INTERVAL = 0.5  # seconds between refreshes of the bar's loss terms
 _BAR_FORMAT = "{percentage:3.0f}% |{bar:20}| {n_fmt}/{total_fmt} [{elapsed}<{remaining}]{postfix}"
@@ -29,7 +31,8 @@ class MetricWriter:
     written, so calling `progress` at every step does not make the accelerator wait.
 
     Args:
-      workdir: the run directory; made if absent.
+      workdir: the run directory; made if absent. In a bucket there are no TensorBoard files, and
+        `metrics.jsonl` appears there twice a minute and when `keep` or `close` is called.
       total_steps: the step at which training ends, for the bar and the ETA.
       start_step: the step training resumes from; 0 for a fresh run. Lines of `metrics.jsonl` with a
         later step, written by a run that was killed, are dropped; a fresh run starts a new file.
@@ -51,16 +54,20 @@ class MetricWriter:
         log_seconds: float = 30.0,
     ):
         self._progress: _Progress | None = None
-        self._jsonl: TextIO | None = None
+        self._jsonl: TextIO | _BucketFile | None = None
         self._events: _EventFile | None = None
         if not enabled:
             return
-        workdir = pathlib.Path(workdir)
+        workdir = place(workdir)
         workdir.mkdir(parents=True, exist_ok=True)
         self._progress = _Progress(start_step, total_steps, batch_size, log_seconds)
         path = workdir / run_files.METRICS
         if dropped := _keep_lines_up_to(path, start_step):
             self.message(f"{path}: dropped {dropped} line(s) written after step {start_step}")
+        if is_address(path):
+            self._jsonl = _BucketFile(path)
+            self.message(f"no TensorBoard files in a bucket; {run_files.REPORT} has the curves")
+            return
         self._jsonl = path.open("a", encoding="utf-8")
         if tensorboard:
             self._events = self._open_events(workdir / run_files.TENSORBOARD, start_step)
@@ -101,6 +108,11 @@ class MetricWriter:
         """Prints a line without breaking the progress bar."""
         if self._progress:
             self._progress.message(text)
+
+    def keep(self) -> None:
+        """Makes what was written outlast a killed process; to be called before a checkpoint."""
+        if isinstance(self._jsonl, _BucketFile):
+            self._jsonl.save()
 
     def close(self) -> None:
         """Closes bar and files; nothing happens the second time."""
@@ -163,11 +175,11 @@ def _keep_lines_up_to(path: pathlib.Path, step: int) -> int:
     """Drops the lines of later steps and half-written ones, atomically; returns how many."""
     if not path.exists():
         return 0
-    lines = path.read_text("utf-8", errors="replace").splitlines()
+    lines = path.read_bytes().decode("utf-8", "replace").splitlines()
     kept = [line for line in lines if step > 0 and _step_of(line) <= step]
     draft = path.with_name(path.name + ".tmp")
     draft.write_text("".join(line + "\n" for line in kept), "utf-8")
-    os.replace(draft, path)
+    draft.replace(path)
     return len(lines) - len(kept)
 
 
@@ -177,6 +189,33 @@ def _step_of(line: str) -> float:
         return float(json.loads(line)["step"])
     except (ValueError, TypeError, KeyError):
         return math.inf
+
+
+class _BucketFile:
+    """A text file in a bucket, to which nothing can be appended: it is written whole at times.
+
+    seconds: between two times. A killed process loses the lines after the last one.
+    """
+
+    def __init__(self, path: pathlib.Path, seconds: float = 30.0):
+        self._path, self._seconds = path, seconds
+        self._lines = [path.read_text("utf-8")] if path.exists() else []
+        self._saved, self._when = len(self._lines), time.monotonic()
+
+    def write(self, line: str) -> None:
+        self._lines.append(line)
+
+    def flush(self) -> None:
+        if time.monotonic() - self._when >= self._seconds:
+            self.save()
+
+    def save(self) -> None:
+        if self._saved < len(self._lines):
+            self._path.write_text("".join(self._lines), "utf-8")
+        self._saved, self._when = len(self._lines), time.monotonic()
+
+    def close(self) -> None:
+        self.save()
 
 
 class _EventFile:

@@ -1,4 +1,7 @@
-"""Paths as people type them: ~ is the home directory, an address (gs://...) is refused at once.
+"""Paths as people type them: ~ is the home directory, the address of another place is refused.
+
+What a run reads and writes by itself may lie in a bucket, gs://... (`bucket`); where a model is
+meant, hf://... is fetched from the Hugging Face Hub.
 
 A path that does not exist is answered with the nearest name that does.
 """
@@ -15,6 +18,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from tipr_jax import bucket
+
 if TYPE_CHECKING:  # a search does without it
     from ml_collections import ConfigDict
 
@@ -28,6 +33,8 @@ FIELDS = (
     "data.image_root",
     "data.caption_lists",
 )
+# Of these, the fields that may name a place in a bucket.
+BUCKET_FIELDS = ("init_from", "data.cache_dir", "data.vocab")
 _ADDRESS = re.compile(r"[a-zA-Z][a-zA-Z0-9+.-]+:/")  # gs://bucket, s3://..., https://...
 
 
@@ -48,11 +55,43 @@ def local_path(given: str | Path, flag: str) -> Path:
         raise ValueError(f"{flag}={given}: {error}; give the path without ~") from None
 
 
-def with_local_paths(config: "ConfigDict") -> "ConfigDict":
-    """A copy of a run's config whose `FIELDS` are paths of this machine.
+def run_path(given: str | Path, flag: str) -> Path:
+    """`local_path`, or the path of gs://BUCKET/PATH: for what a run reads and writes by itself.
 
     Raises:
-      ValueError: as `local_path`.
+      ValueError: as `local_path` and `bucket.checked_path`.
+    """
+    return bucket.checked_path(given, flag) if bucket.is_address(given) else local_path(given, flag)
+
+
+def place(given: str | os.PathLike) -> Path:
+    """A path that was checked before, in whatever form: `Path(given)`, also of an address."""
+    return bucket.path(given) if bucket.is_address(given) else Path(given)
+
+
+def absolute(given: str | os.PathLike) -> Path:
+    """`place` from the root on, which an address always is."""
+    return bucket.path(given) if bucket.is_address(given) else Path(given).absolute()
+
+
+def model_path(given: str | Path, flag: str) -> Path:
+    """`local_path`, or for hf://OWNER/NAME what `hub.fetch` fetches: for what a model is read from.
+
+    Raises:
+      ValueError: as `local_path` and `hub.fetch`.
+    """
+    if not str(given).startswith("hf:/"):
+        return local_path(given, flag)
+    from tipr_jax import hub
+
+    return hub.fetch(given, flag)
+
+
+def with_local_paths(config: "ConfigDict") -> "ConfigDict":
+    """A copy of a run's config whose `FIELDS` are paths of this machine, or of a bucket.
+
+    Raises:
+      ValueError: as `local_path`, and for `BUCKET_FIELDS` as `run_path`.
     """
     config = config.copy_and_resolve_references()
     for name in FIELDS:
@@ -63,9 +102,14 @@ def with_local_paths(config: "ConfigDict") -> "ConfigDict":
             continue
         if field == "init_from":  # several, with commas between them; see `pretrained.start`
             given = [path for path in holder[field].split(",") if path]
-            holder[field] = ",".join(str(local_path(path, flag)) for path in given)
+            found = [
+                run_path(path, flag) if bucket.is_address(path) else model_path(path, flag)
+                for path in given
+            ]
+            holder[field] = ",".join(map(str, found))
         elif isinstance(holder[field], str):
-            holder[field] = str(local_path(holder[field], flag)) if holder[field] else ""
+            convert = run_path if name in BUCKET_FIELDS else local_path
+            holder[field] = str(convert(holder[field], flag)) if holder[field] else ""
         else:
             holder[field] = tuple(str(local_path(path, flag)) for path in holder[field])
     return config
@@ -93,14 +137,20 @@ def cache_directory() -> Path:
 def written_whole(directory: str | Path) -> Iterator[Path]:
     """A new directory to write into, which appears under its name when all of it is there.
 
+    In a bucket it appears file after file, the files at the top last.
+
     Raises:
       ValueError: `directory` exists and is not an empty directory.
     """
-    directory = Path(directory).absolute()
+    directory = absolute(directory)
     if directory.exists() and (not directory.is_dir() or any(directory.iterdir())):
         raise ValueError(
             f"{directory} exists and is not empty; remove it or choose another output directory"
         )
+    if bucket.is_address(directory):
+        with bucket.filled(directory) as draft:
+            yield draft
+        return
     # Written beside the target and renamed, so that an interrupted run leaves no half directory.
     draft = directory.with_name(f".{directory.name}.partial-{os.getpid()}")
     draft.mkdir(parents=True)

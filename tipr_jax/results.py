@@ -19,6 +19,7 @@ from ml_collections import ConfigDict
 
 from tipr_jax import run_files
 from tipr_jax.languages import LANGUAGES, languages_of
+from tipr_jax.paths import place
 
 Metrics = dict[str, float]  # metric -> percent
 Directions = dict[str, Metrics]  # direction -> metrics
@@ -244,7 +245,7 @@ def _block(evaluation: Evaluation, split: str) -> Block:
 
 def write_results(workdir: str | Path, config: ConfigDict) -> dict[str, Any]:
     """Summarises a run's evaluations, and its warm start's first, into its `results.json`."""
-    warm_start = Path(workdir) / run_files.WARM_START
+    warm_start = place(workdir) / run_files.WARM_START
     untrained = read_evaluations(warm_start)[0] if warm_start.is_dir() else None
     kept = run_files.saved_steps(workdir)
     evaluations = read_evaluations(workdir)
@@ -254,6 +255,6 @@ def write_results(workdir: str | Path, config: ConfigDict) -> dict[str, Any]:
 
 
 def save(workdir: str | Path, summary: Mapping[str, Any]) -> None:
-    workdir = Path(workdir)
+    workdir = place(workdir)
     workdir.mkdir(parents=True, exist_ok=True)
     (workdir / run_files.RESULTS).write_text(json.dumps(summary, indent=2) + "\n")

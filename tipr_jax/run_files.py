@@ -13,7 +13,8 @@
 | tensorboard/    | yes |       | the curves again, where tensorboard is installed                 |
 | warm_start/     | yes |       | the run that came first, where the config asks for one           |
 
-Nothing here depends on the method of a model.
+The run directory may lie in a bucket (`bucket`), without lock and tensorboard/. Nothing here
+depends on the method of a model.
 """
 
 import hashlib
@@ -28,7 +29,7 @@ from ml_collections import ConfigDict
 
 from tipr_jax import distributed
 from tipr_jax.languages import languages_of
-from tipr_jax.paths import no_such_path
+from tipr_jax.paths import no_such_path, place
 
 log = logging.getLogger("tipr_jax")
 
@@ -112,7 +113,7 @@ def read_config(directory: str | Path) -> dict[str, Any]:
     Raises:
       ValueError: if `directory` is neither, or its config was not written by this package.
     """
-    path = Path(directory) / CONFIG
+    path = place(directory) / CONFIG
     if not path.parent.exists():
         raise ValueError(no_such_path(directory, "run or model directory"))
     if not path.is_file():
@@ -189,10 +190,10 @@ def read_metrics(workdir: str | Path) -> Iterator[tuple[int, dict[str, Any]]]:
 
     Lines that are not whole records, as a killed run leaves them, are skipped.
     """
-    path = Path(workdir) / METRICS
+    path = place(workdir) / METRICS
     if not path.is_file():
         return
-    for line in path.read_text("utf-8", errors="replace").splitlines():
+    for line in path.read_bytes().decode("utf-8", "replace").splitlines():
         try:
             row = json.loads(line)
             step = int(row["step"])
@@ -203,12 +204,12 @@ def read_metrics(workdir: str | Path) -> Iterator[tuple[int, dict[str, Any]]]:
 
 def is_run(directory: str | Path) -> bool:
     """True if `directory` holds checkpoints of a training run."""
-    checkpoints = Path(directory) / CHECKPOINTS
+    checkpoints = place(directory) / CHECKPOINTS
     return checkpoints.is_dir() and any(checkpoints.iterdir())
 
 
 def saved_steps(workdir: str | Path) -> list[int]:
     """The steps of a run whose checkpoints are kept, in order."""
-    checkpoints = Path(workdir) / CHECKPOINTS
+    checkpoints = place(workdir) / CHECKPOINTS
     names = [path.name for path in checkpoints.iterdir()] if checkpoints.is_dir() else []
     return sorted(int(name) for name in names if name.isdigit())

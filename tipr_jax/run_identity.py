@@ -28,8 +28,8 @@ SAMPLE = 500  # captions whose language is guessed
 def data_facts(data: Data) -> dict[str, Any]:
     """What `config.json` tells of the data set: a fingerprint per split, the captions' languages.
 
-    A fingerprint changes with any caption, person id, image path below the common directory, and
-    their order; not with the place of the data set or the pixels.
+    A fingerprint changes with any caption, person id, box, image path below the common directory,
+    and their order; not with the place of the data set or the pixels.
     """
     fingerprints = {name: _fingerprint(split) for name, split in sorted(data.splits.items())}
     return {"fingerprint": fingerprints, "languages": list(data.languages or _language(data))}
@@ -39,6 +39,8 @@ def _fingerprint(split: Split) -> str:
     digest = hashlib.sha256()
     for ids in (split.image_person_id, split.caption_image_id):
         digest.update(np.asarray(ids, np.int32).tobytes())
+    if split.image_box is not None:
+        digest.update(np.asarray(split.image_box, np.int32).tobytes())
     start = len(os.path.commonpath({os.path.dirname(path) for path in split.image_path} or {"/"}))
     for text in (*(path[start:] for path in split.image_path), *split.caption):
         digest.update(text.encode("utf-8", "surrogatepass") + b"\0")

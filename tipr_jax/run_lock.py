@@ -3,11 +3,16 @@
 import contextlib
 import datetime
 import errno
+import logging
 import os
 import socket
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+
+from tipr_jax.bucket import is_address
+
+log = logging.getLogger("tipr_jax")
 
 LOCK = "run.lock"
 
@@ -18,11 +23,18 @@ def locked(workdir: Path) -> Iterator[None]:
 
     The operating system drops the lock of a process that ends, however it ends, so there are no
     stale locks: the file that stays behind says who was the last. Where the file system has no
-    locks (some network mounts), the body runs without one.
+    locks (some network mounts), the body runs without one. In a bucket there are none: the file
+    says who came last, and a line asks the user to take care.
 
     Raises:
       ValueError: another process trains there; the message says which.
     """
+    if is_address(workdir):
+        log.info("%s: a bucket has no locks; let one training at a time write there", workdir)
+        (workdir / LOCK).write_text(_this_process() + "\n")
+        with _removed_if_unused(workdir):
+            yield
+        return
     import fcntl  # Unix only; `command_line.check_platform` says so at the start
 
     workdir.mkdir(parents=True, exist_ok=True)
@@ -50,9 +62,10 @@ def _removed_if_unused(workdir: Path) -> Iterator[None]:
     try:
         yield
     finally:
-        if os.listdir(workdir) == [LOCK]:
+        if [path.name for path in workdir.iterdir()] == [LOCK]:
             (workdir / LOCK).unlink()
-            workdir.rmdir()
+            if not is_address(workdir):  # there, a directory without files is none
+                workdir.rmdir()
 
 
 def _this_process() -> str:

@@ -50,7 +50,7 @@ def make_train_step(
         grads, terms, statistics = gradient(state.params, state.statistics, inputs)
         updates, opt_state = optimizer.update(grads, state.opt_state, state.params)
         params = optax.apply_updates(state.params, updates)
-        metrics = terms | {"loss": total_loss(terms), "grad_norm": optax.global_norm(grads)}
+        metrics = terms | {"loss": total_loss(terms), "grad_norm": optax.tree.norm(grads)}
         state = TrainState(state.step + 1, params, opt_state, statistics, state.pairs)
         return state, jax.tree.map(jnp.float32, metrics)
 

@@ -24,7 +24,16 @@ from tipr_jax.evaluator import Evaluator, Interrupted
 from tipr_jax.experiment import Experiment
 from tipr_jax.meter import Meter
 from tipr_jax.metric_writer import MetricWriter
-from tipr_jax.results import chosen_by, criterion_of, evaluation_row, selection_score
+from tipr_jax.results import (
+    Evaluation,
+    chosen_by,
+    criterion_of,
+    evaluation_row,
+    from_row,
+    read_evaluations,
+    select,
+    selection_score,
+)
 from tipr_jax.sharding import process_rows, put_batch
 from tipr_jax.text import save_tokenizer
 from tipr_jax.text.reading import share_cut
@@ -79,7 +88,8 @@ def train(exp: Experiment, data: Data, workdir: Path) -> TrainState:
         ) as writer:
             writer.message(describe(exp, state, per_epoch, start))
             tell_cut_captions(data, config.data.text_length)
-            run = Run(exp, data, step_function, checkpoints, writer, stop)
+            earlier = [e for e in read_evaluations(workdir) if e.step <= start]
+            run = Run(exp, data, step_function, checkpoints, writer, stop, earlier)
             return run.loop(state, start)
 
 
@@ -94,7 +104,9 @@ class Run:
         checkpoints: Checkpoints,
         writer: MetricWriter,
         stop: shutdown.StopSignal,
+        evaluations: list[Evaluation],
     ):
+        self.evaluations = evaluations  # so far, of this run
         self.exp, self.data, self.config = exp, data, exp.config
         self.step_function = step_function
         self.checkpoints, self.writer, self.stop = checkpoints, writer, stop
@@ -105,8 +117,10 @@ class Run:
         self.meter = Meter(exp.config, self.per_epoch, writer)
 
     def loop(self, state: TrainState, start: int) -> TrainState:
-        """Trains from step `start` to the end."""
+        """Trains from step `start` to the end, or until evaluations no longer improve."""
         meter = self.meter
+        if start and self.has_stalled():
+            return state
         first = start == 0 or self.is_evaluated(start) and not self.checkpoints.is_evaluated(start)
         if first:
             self.evaluate_and_save(state, start)
@@ -123,13 +137,30 @@ class Run:
                 meter.flush()
                 self.evaluate_and_save(state, step)
                 meter.restart()
+                if self.has_stalled():
+                    break
             elif stopping or step % self.config.checkpoint.every_steps == 0:
                 meter.flush()
-                self.checkpoints.save(step, state.as_tree())
+                self.save(state, step)
             if self.stop.requested:
                 self.stop_here(step)
         meter.flush()
         return state
+
+    def has_stalled(self) -> bool:
+        """Whether the last `eval.patience` evaluations brought nothing better; says so, if so."""
+        patience, criterion = self.config.eval.patience, criterion_of(self.config.eval)
+        best = select(self.evaluations, criterion)
+        if not patience or best is None:
+            return False
+        since = sum(evaluation.step > best.step for evaluation in self.evaluations)
+        if since < patience:
+            return False
+        self.writer.message(
+            f"stopped early: step {best.step} is the best on {criterion.select_on}, and "
+            f"{since} evaluations since brought nothing better (--config.eval.patience)"
+        )
+        return True
 
     def is_evaluated(self, step: int) -> bool:
         """Whether the run evaluates itself at this step."""
@@ -153,8 +184,15 @@ class Run:
         """
         with self.saved_if_stopped(state, step):
             row = evaluate(self.evaluator, state, self.writer, step)
+        if evaluation := from_row(step, row):
+            self.evaluations.append(evaluation)
         if step:  # step 0 is the initialisation again
-            self.checkpoints.save(step, state.as_tree(), row)
+            self.save(state, step, row)
+
+    def save(self, state: TrainState, step: int, row: dict[str, float] | None = None) -> None:
+        """Saves `step` and, before it, its record. row: of its evaluation."""
+        self.writer.keep()
+        self.checkpoints.save(step, state.as_tree(), row)
 
     @contextlib.contextmanager
     def saved_if_stopped(self, state: TrainState, step: int) -> Iterator[None]:
@@ -163,7 +201,7 @@ class Run:
             yield
         except Interrupted:
             if step:
-                self.checkpoints.save(step, state.as_tree())
+                self.save(state, step)
             self.stop_here(step)
 
     def stop_here(self, step: int) -> NoReturn:

@@ -134,12 +134,12 @@ def _caption_problem(captions: Any) -> str | None:
     for number, caption in enumerate(captions):
         if not isinstance(caption, str):
             return f"caption {number} must be a string, found {caption!r}"
-        if problem := _not_unicode(caption):
+        if problem := not_unicode(caption):
             return f"caption {number} {problem}"
     return None
 
 
-def _not_unicode(text: str) -> str | None:
+def not_unicode(text: str) -> str | None:
     """Says where a text read from JSON holds half a surrogate pair; None if nowhere."""
     try:
         text.encode()

@@ -113,6 +113,11 @@ LAYOUTS = {
 
 def get_layout(name: str) -> DatasetLayout:
     """The layout of a data set. Raises ValueError for an unknown name."""
+    if name == "image_text_pairs":
+        raise ValueError("data.name 'image_text_pairs' is called manifest now; set that")
     if name not in LAYOUTS:
-        raise ValueError(f"data.name {name!r} is unknown; use one of {', '.join(LAYOUTS)}")
+        raise ValueError(
+            f"data.name {name!r} is unknown; use one of {', '.join(LAYOUTS)}, or manifest for your "
+            "own photos"
+        )
     return LAYOUTS[name]

@@ -25,6 +25,9 @@ class Split:
     language: str = ""  # of `caption`; "" in a data set of one language
     # Language -> captions, one to one with `caption`.
     translation: Mapping[str, tuple[str, ...]] = dataclasses.field(default_factory=dict)
+    # int32 [N_images, 4]: x, y, width, height of the person in a whole picture, 0 wide where the
+    # picture shows nobody else; None: every picture does.
+    image_box: np.ndarray | None = None
 
     @property
     def caption_person_id(self) -> np.ndarray:

@@ -2,11 +2,14 @@
 
 A cache file is a page with a header, then one record per image id: the pixels and their crc32. It
 appears under its name only when it is complete. The name ends in a key, the hash of everything that
-determines the pixels: image size, decoder, and of every image file its path under the common
+determines the pixels: image size, decoder, boxes, and of every image file its path under the common
 directory, size, modification time and change time. The kernel sets the change time, so even an edit
 that keeps size and modification time gives another key; the price is that a copied data set, or new
 permissions on it, make the cache be built again. The other choice, hashing all bytes at every
 start, would cost much of what the cache saves.
+
+A bucket (`cache_dir` gs://...) holds it for hosts without a common disk: each copies it once to its
+own disk, or builds it for all. Its key there has whole seconds of the modification time alone.
 """
 
 import concurrent.futures
@@ -31,6 +34,7 @@ import PIL
 import tqdm
 
 from data_pipelines.datasets.split import Split
+from tipr_jax import bucket
 from tipr_jax.paths import cache_directory, no_such_path
 
 log = logging.getLogger("tipr_jax")
@@ -117,7 +121,8 @@ def open_cache(
       image_size: (H, W).
       allow_truncated: how `read` treats files that end early.
       resize_filter: how `read` resizes.
-      cache_dir: where cache files live, created if missing; "" for the user's cache directory.
+      cache_dir: where cache files live, created if missing; "" for the user's cache directory,
+        which is also used where `cache_dir` is in a bucket.
 
     Raises:
       FileNotFoundError: an image file is missing.
@@ -128,7 +133,12 @@ def open_cache(
     cache_format = CacheFormat(_key(split, image_size, decoding), len(split.image_path), image_size)
     size = "x".join(map(str, image_size))
     stem = f"{name}-{split.name}-{size}-{_place(split, decoding)}"
-    directory = Path(cache_dir).expanduser() if cache_dir else cache_directory() / "images"
+    shared = None
+    if bucket.is_address(cache_dir):
+        key = _key(split, image_size, decoding, shared=True)
+        shared = bucket.path(cache_dir) / f"{name}-{split.name}-{size}-{key}.images"
+    on_disk = cache_dir and not shared
+    directory = Path(cache_dir).expanduser() if on_disk else cache_directory() / "images"
     path = directory / f"{stem}-{cache_format.key}.images"
     if not path.exists():
         with _explained(path.parent):
@@ -138,15 +148,16 @@ def open_cache(
             if partial:
                 what = f"{cache_format.count} {split.name} images at {size}"
                 _check_room(path.parent, cache_format.file_bytes, what)
-                log.info(
-                    "decoding %s once into %s, %s", what, path, _megabytes(cache_format.file_bytes)
-                )
-                _write(partial, cache_format, read, f"decode {split.name} images")
-                if _key(split, image_size, decoding) != cache_format.key:
-                    raise ValueError(
-                        f"{_directory(split)}: {split.name} images changed while they were decoded "
-                        "for the image cache; start again when nothing writes there"
-                    )
+                source = shared if shared and shared.exists() else None
+                how = f"copying {source} to" if source else f"decoding {what} once into"
+                log.info("%s %s, %s", how, path, _megabytes(cache_format.file_bytes))
+                if source:
+                    _copy(source, partial, cache_format)
+                else:
+                    _write(partial, cache_format, read, f"decode {split.name} images")
+                _check_unchanged(split, cache_format.key, _key(split, image_size, decoding))
+                if shared and not source:
+                    bucket.copy(Path(partial.name), shared)
                 with _explained(path.parent):
                     os.replace(partial.name, path)
     return _open(path, path.stat().st_ino, cache_format)
@@ -195,6 +206,19 @@ def _write(
         pool.shutdown(cancel_futures=True)
     with _explained(directory):
         os.fsync(partial.fileno())
+
+
+def _copy(shared: Path, partial: BinaryIO, cache_format: CacheFormat) -> None:
+    """Fills a new cache file from a bucket. Its header has the key of the host that built it."""
+    bucket.copy(shared, Path(partial.name))
+    size = os.fstat(partial.fileno()).st_size
+    if size != cache_format.file_bytes:
+        raise ValueError(
+            f"{shared}: damaged image cache ({size} bytes instead of {cache_format.file_bytes}); "
+            "delete it to rebuild it"
+        )
+    os.pwrite(partial.fileno(), cache_format.header, 0)
+    os.fsync(partial.fileno())
 
 
 @contextlib.contextmanager
@@ -260,6 +284,12 @@ def _remove_stale(path: Path, stem: str) -> None:
                     old.unlink()
 
 
+def _check_unchanged(split: Split, before: str, now: str) -> None:
+    if now != before:
+        where = f"{_directory(split)}: {split.name} images changed while they were decoded for"
+        raise ValueError(f"{where} the image cache; start again when nothing writes there")
+
+
 def _check_room(directory: Path, needed: int, what: str) -> None:
     free = shutil.disk_usage(directory).free
     if free < needed:
@@ -297,8 +327,13 @@ def _place(split: Split, decoding: tuple[bool, str]) -> str:
     return hashlib.sha256(os.fsencode(place)).hexdigest()[:8]
 
 
-def _key(split: Split, image_size: tuple[int, int], decoding: tuple[bool, str]) -> str:
-    """Hex digits of everything that determines the pixels (see the top of this file)."""
+def _key(
+    split: Split, image_size: tuple[int, int], decoding: tuple[bool, str], *, shared: bool = False
+) -> str:
+    """Hex digits of everything that determines the pixels (see the top of this file).
+
+    shared: the key in a bucket.
+    """
     decoder = (VERSION, PIL.__version__, image_size, decoding)
     digest, start = hashlib.sha256(repr(decoder).encode()), len(_directory(split))
     for path in split.image_path:
@@ -306,6 +341,9 @@ def _key(split: Split, image_size: tuple[int, int], decoding: tuple[bool, str]) 
             stat = os.stat(path)
         except FileNotFoundError:
             raise FileNotFoundError(no_such_path(path, "image file")) from None
-        state = f"\0{stat.st_size} {stat.st_mtime_ns} {stat.st_ctime_ns}\0"
+        times = int(stat.st_mtime) if shared else f"{stat.st_mtime_ns} {stat.st_ctime_ns}"
+        state = f"\0{stat.st_size} {times}\0"
         digest.update(os.fsencode(path[start:] + state))
+    if split.image_box is not None:
+        digest.update(split.image_box.tobytes())
     return digest.hexdigest()[:24]

@@ -17,6 +17,7 @@ from data_pipelines.data_config import ImageConfig
 from data_pipelines.datasets.split import Split
 from data_pipelines.images.decoded_cache import open_cache
 from tipr_jax.preprocess import image as preprocess
+from tipr_jax.preprocess.box import box_at, cut_out
 
 MULTILINGUAL = "multilingual"  # TFDS config of copies that were prepared from several languages
 ImageSource = Callable[[np.ndarray], np.ndarray]
@@ -49,10 +50,18 @@ def image_source(split: Split, data_cfg: ImageConfig) -> ImageSource:
         encoded = _tfds_bytes(split, data_cfg.name, data_cfg.tfds_dir)
 
     def read(image_id: int) -> np.ndarray:
-        path = split.image_path[image_id]
+        path, box = split.image_path[image_id], box_at(split.image_box, image_id)
         image = preprocess.decode(
-            encoded(image_id), name=path, size=image_size, allow_truncated=truncated
+            encoded(image_id),
+            name=path,
+            size=None if box else image_size,  # a box is in pixels of the full size
+            allow_truncated=truncated,
         )
+        if box:
+            try:
+                image = cut_out(image, box, height / width)
+            except ValueError as error:
+                raise ValueError(f"{path}: {error}") from None
         return preprocess.resize(image, image_size, resize_filter)
 
     if uses_cache(data_cfg):

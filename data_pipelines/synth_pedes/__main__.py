@@ -10,8 +10,10 @@ if __name__ == "__main__":
 import argparse
 
 from data_pipelines.synth_pedes.contact_sheet import write_contact_sheet
+from data_pipelines.synth_pedes.festival import VOCABULARIES
 from data_pipelines.synth_pedes.generate import generate
 from data_pipelines.synth_pedes.layouts import GENERATED_LAYOUTS
+from data_pipelines.synth_pedes.own_data import write_own_data
 from data_pipelines.synth_pedes.scenes import write_scenes, write_sequence
 from tipr_jax import command_line
 from tipr_jax.languages import LANGUAGES, language_name
@@ -26,6 +28,7 @@ examples:
   python -m data_pipelines.synth_pedes --root=data --layout=rstp_reid --train-ids=3701 --height=256
   python -m data_pipelines.synth_pedes --root=data --languages=en,zh,fr,de
   python -m data_pipelines.synth_pedes --scenes=scenes                 # to find people in
+  python -m data_pipelines.synth_pedes --manifest=own --vocabulary=festival   # as own photos
   python -m data_pipelines.synth_pedes --contact-sheet=people.png      # look before you generate"""
 
 
@@ -63,10 +66,22 @@ def parse(argv: list[str] | None = None) -> argparse.Namespace:
         "--scenes", metavar="DIR",
         help="write whole pictures of several people and a short video, with boxes.csv",
     )  # fmt: skip
+    add(
+        "--manifest", metavar="DIR",
+        help="write photos/ and manifest.csv, as data of your own: 100 people, 3 photos each",
+    )  # fmt: skip
+    add(
+        "--vocabulary", default="street", choices=tuple(VOCABULARIES),
+        help="clothes of the people in --manifest; festival: garments, colours and words that no "
+        "data set has (default: %(default)s)",
+    )  # fmt: skip
     add("--contact-sheet", metavar="FILE.png", help="write a picture of some people and captions")
     args = parser.parse_args(argv)
-    if not (args.root or args.contact_sheet or args.scenes):
-        parser.error("nothing to do; give --root=DIR, --scenes=DIR or --contact-sheet=FILE.png")
+    if not (args.root or args.contact_sheet or args.scenes or args.manifest):
+        parser.error(
+            "nothing to do; give --root=DIR, --manifest=DIR, --scenes=DIR or "
+            "--contact-sheet=FILE.png"
+        )
     return args
 
 
@@ -86,6 +101,12 @@ def main(argv: list[str] | None = None) -> None:
         if args.scenes:
             print(f"pictures: {write_scenes(f'{args.scenes}/pictures', seed=args.seed)}")
             print(f"video: {write_sequence(f'{args.scenes}/video', seed=args.seed)}")
+        if args.manifest:
+            path = write_own_data(
+                args.manifest, vocabulary=args.vocabulary, languages=args.languages,
+                height=args.height, seed=args.seed,
+            )  # fmt: skip
+            print(f"{path} is ready")
         if args.root:
             directory = generate(
                 args.root, args.layout, train_ids=args.train_ids, val_ids=args.val_ids,

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import dataclasses
 import random
+from collections.abc import Callable
 
 RGB = tuple[int, int, int]
 
@@ -27,6 +28,15 @@ COLOURS: dict[str, RGB] = {
     "pink": (232, 148, 178),
     "brown": (106, 72, 48),
     "beige": (208, 186, 152),
+}
+# Of the vocabulary "festival" alone: in no other data set, in colour and in word.
+FESTIVAL_COLOURS: dict[str, RGB] = {
+    "turquoise": (38, 196, 186),
+    "lime": (164, 214, 40),
+    "magenta": (206, 36, 140),
+    "maroon": (112, 22, 44),
+    "mint": (168, 230, 200),
+    "lavender": (180, 160, 226),
 }
 HAIR_COLOURS: dict[str, RGB] = {
     "black": (26, 23, 24),
@@ -83,7 +93,7 @@ class Identity:
         elif field == "hair_colour":
             base = HAIR_COLOURS[self.hair_colour]
         else:
-            base = COLOURS[getattr(self, field)]
+            base = (COLOURS | FESTIVAL_COLOURS)[getattr(self, field)]
         rng = random.Random(f"{self.tint_seed}/{field}")
         # Greys stay grey and skin stays skin; strong colours may drift in hue.
         light, spread = rng.gauss(0, 9), 6.0 if max(base) - min(base) > 60 else 2.5
@@ -175,7 +185,8 @@ def _bag_options(a: dict) -> dict[str, float]:
 
 
 # Field -> weights of its values given the fields before it; the order is the order of drawing.
-_OPTIONS = {
+Options = dict[str, Callable[[dict], dict[str, float]]]
+STREET: Options = {
     "gender": lambda a: _even("man", "woman"),
     "build": lambda a: {"slim": 1, "average": 2, "heavy": 1},
     "hair": _hair_options,
@@ -227,15 +238,17 @@ def is_near_twin(index: int) -> bool:
     return index % NEAR_TWIN_EVERY == NEAR_TWIN_EVERY - 1
 
 
-def sample_identity(seed: int, split: str, index: int) -> Identity:
-    """Person `index` (0-based) of `split`: a pure function of the three arguments."""
+def sample_identity(seed: int, split: str, index: int, options: Options = STREET) -> Identity:
+    """Person `index` (0-based) of `split`: a pure function of the arguments."""
     rng = random.Random(f"identity/{seed}/{split}/{index}")
     if is_near_twin(index):
         originals = [i for i in range(max(0, index - 400), index) if not is_near_twin(i)]
-        return _near_twin(sample_identity(seed, split, rng.choice(originals)), rng)
+        return _near_twin(
+            sample_identity(seed, split, rng.choice(originals), options), rng, options
+        )
     chosen: dict = {}
-    for field, options in _OPTIONS.items():
-        chosen[field] = _draw(options(chosen), rng)
+    for field, weights in options.items():
+        chosen[field] = _draw(weights(chosen), rng)
     return Identity(**chosen, skin=rng.randrange(len(SKIN_TONES)), tint_seed=rng.getrandbits(32))
 
 
@@ -243,16 +256,16 @@ def _draw(weights: dict[str, float], rng: random.Random) -> str:
     return rng.choices(tuple(weights), tuple(weights.values()))[0]
 
 
-def _near_twin(original: Identity, rng: random.Random) -> Identity:
+def _near_twin(original: Identity, rng: random.Random, options: Options) -> Identity:
     """Redraws one visible field until the result is a possible person that differs."""
     while True:
         field = _draw(_TWIN_WEIGHTS, rng)
-        value = _draw(_OPTIONS[field](dataclasses.asdict(original)), rng)
+        value = _draw(options[field](dataclasses.asdict(original)), rng)
         twin = dataclasses.replace(original, **{field: value})
-        if twin != original and is_visible(original, field) and _is_consistent(twin):
+        if twin != original and is_visible(original, field) and _is_consistent(twin, options):
             return twin
 
 
-def _is_consistent(identity: Identity) -> bool:
+def _is_consistent(identity: Identity, options: Options) -> bool:
     values = dataclasses.asdict(identity)
-    return all(values[field] in options(values) for field, options in _OPTIONS.items())
+    return all(values[field] in weights(values) for field, weights in options.items())

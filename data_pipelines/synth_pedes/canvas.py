@@ -155,7 +155,8 @@ def _draw_pattern(
 ) -> None:
     """Fills a tile whose corner is at `origin`, so that neighbouring parts continue the pattern."""
     width, height = size
-    pitch = max(4.0, unit * {"striped": 0.05, "checked": 0.056, "dotted": 0.04}[fabric.pattern])
+    pitches = {"striped": 0.05, "checked": 0.056, "dotted": 0.04, "zigzag": 0.06}
+    pitch = max(4.0, unit * pitches[fabric.pattern])
     first_row = -(origin[1] % pitch)
     first_column = -(origin[0] % pitch)
     rows = [first_row + i * pitch for i in range(int(height / pitch) + 3)]
@@ -167,6 +168,12 @@ def _draw_pattern(
                 x += pitch / 2 * (i % 2)
                 draw.ellipse((x - r, y - r, x + r, y + r), fill=fabric.second)
         return
+    if fabric.pattern == "zigzag":
+        half, thick = pitch / 2, max(1, round(pitch * 0.3))
+        for y in rows:
+            turns = [(x, y + half * (i % 2)) for i, x in enumerate(_halves(columns, half))]
+            draw.line(turns, fill=fabric.second, width=thick)
+        return
     band = pitch * (0.45 if fabric.pattern == "striped" else 0.36)
     for y in rows:
         draw.rectangle((0, y, width, y + band), fill=fabric.second)
@@ -176,6 +183,11 @@ def _draw_pattern(
             draw.rectangle((x, 0, x + band, height), fill=mixed)
             for y in rows:
                 draw.rectangle((x, y, x + band, y + band), fill=tone(fabric.second, 0.85))
+
+
+def _halves(columns: Sequence[float], half: float) -> list[float]:
+    """The columns and the places between them."""
+    return [x + k * half for x in columns for k in (0, 1)]
 
 
 def _chaikin(points: Sequence[Point]) -> list[Point]:

@@ -10,8 +10,16 @@ from data_pipelines.synth_pedes.canvas import Canvas, Fabric, Point, tone
 _HEM = {
     "t_shirt": 0.515, "shirt": 0.53, "sweater": 0.515, "hoodie": 0.52, "jacket": 0.505,
     "coat": 0.72, "down_jacket": 0.53, "blazer": 0.55, "tank_top": 0.505, "dress": 0.7,
+    "poncho": 0.56, "tunic": 0.62, "jersey": 0.545, "kimono": 0.74,
 }  # fmt: skip
-_EASE = {"down_jacket": 0.02, "coat": 0.012, "hoodie": 0.01, "jacket": 0.009, "sweater": 0.006}
+_EASE = {
+    "down_jacket": 0.02, "coat": 0.012, "hoodie": 0.01, "jacket": 0.009, "sweater": 0.006,
+    "poncho": 0.03, "tunic": 0.008, "jersey": 0.008, "kimono": 0.012,
+}  # fmt: skip
+_SKIRTS = ("skirt", "kilt")
+_FLARE = {
+    "coat": 0.03, "dress": 0.055, "blazer": 0.006, "poncho": 0.09, "tunic": 0.035, "kimono": 0.03,
+}  # fmt: skip
 _OPENING = {"jacket": 0.03, "blazer": 0.034, "coat": 0.026}
 
 
@@ -30,11 +38,11 @@ def draw_leg(canvas: Canvas, identity: Identity, body: Body, leg: Limb) -> None:
     skin, width = identity.rgb("skin"), body.leg
     if not leg.near:
         skin = tone(skin, 0.86)
-    bare = identity.bottom in ("shorts", "skirt", "none")
+    bare = identity.bottom in ("shorts", "culottes", "none", *_SKIRTS)
     if bare or identity.shoes in ("sandals", "high_heels"):
         canvas.limb((hip, knee, ankle), (width, width * 0.66, width * 0.4), skin)
     _shoe(canvas, identity, body, leg)
-    if identity.bottom in ("skirt", "none"):
+    if identity.bottom in ("none", *_SKIRTS):
         return
     cloth = identity.rgb("bottom_colour")
     if not leg.near:
@@ -49,6 +57,8 @@ def draw_leg(canvas: Canvas, identity: Identity, body: Body, leg: Limb) -> None:
         "trousers": (0.9, 0.76, 1.06),
         "leggings": (0.68, 0.4, 0.94),
         "sweatpants": (0.95, 0.62, 1.0),
+        "harem_pants": (1.5, 0.5, 0.96),
+        "culottes": (1.25, 1.5, 0.35),
     }[identity.bottom]
     end = _between(knee, ankle, reach)
     canvas.limb((hip, knee, end), (width * 1.1, width * knee_w, width * ankle_w), cloth)
@@ -121,7 +131,7 @@ def draw_bottom(canvas: Canvas, identity: Identity, body: Body) -> None:
     rgb = identity.rgb("bottom_colour")
     left, right = _outline(body, 0.45, 0.02)[-1], _outline(body, 0.45, 0.02)[-2]
     knees = [leg.joints[1][0] for leg in body.legs]
-    if identity.bottom == "skirt":
+    if identity.bottom in _SKIRTS:
         wide = 0.13 if not body.is_side else 0.07 + 0.5 * (max(knees) - min(knees))
         centre = sum(knees) / 4
         hem = [(centre + wide, 0.68), (centre + wide / 3, 0.69), (centre - wide / 3, 0.69),
@@ -173,8 +183,8 @@ def draw_trunk(canvas: Canvas, identity: Identity, body: Body) -> None:
     skin, fabric = identity.rgb("skin"), top_fabric(identity)
     canvas.limb(((body.head[0] * 0.6, 0.11), (0.0, 0.18)), (0.027, 0.032), tone(skin, 0.9))
     ease = _EASE.get(identity.top, 0.003)
-    flare = {"coat": 0.03, "dress": 0.055, "blazer": 0.006}.get(identity.top, 0.0)
-    if body.is_side and identity.top in ("coat", "dress"):
+    flare = _FLARE.get(identity.top, 0.0)
+    if body.is_side and identity.top in ("coat", "dress", "kimono"):
         knees = [leg.joints[1][0] for leg in body.legs]
         flare += 0.25 * (max(knees) - min(knees))
     outline = _outline(body, _HEM[identity.top], ease, flare)
@@ -330,8 +340,10 @@ _NECKLINES = {
     "blazer": _open_front,
     "coat": _open_front,
     "down_jacket": lambda canvas, identity, body: None,
+    "jersey": _collar,
+    "kimono": _collar,
 }
-_DETAILS = {"shirt": _buttons, "down_jacket": _zip_and_quilting, "dress": _waist}
+_DETAILS = {"shirt": _buttons, "down_jacket": _zip_and_quilting, "dress": _waist, "kimono": _waist}
 
 
 # ---------------------------------------------------------------------------------------- arms

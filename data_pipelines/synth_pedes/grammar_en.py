@@ -15,6 +15,9 @@ _PRONOUN = {"man": "he", "woman": "she"}
 _COLOUR = {
     "grey": ("grey", "gray"), "dark_blue": ("dark blue", "navy blue", "navy"),
     "purple": ("purple", "violet"), "beige": ("beige", "tan"),
+    "turquoise": ("turquoise", "teal"), "lime": ("lime", "chartreuse"),
+    "magenta": ("magenta", "fuchsia"), "maroon": ("maroon", "burgundy"),
+    "mint": ("mint",), "lavender": ("lavender", "lilac"),
 }  # fmt: skip
 _HAIR_COLOUR = {"blond": ("blond", "blonde"), "grey": ("grey", "gray"), "red": ("red", "ginger")}
 _NOUN = {
@@ -37,8 +40,13 @@ _NOUN = {
     "scarf": ("scarf",), "phone": ("mobile phone", "cell phone", "phone"),
     "umbrella": ("folded umbrella", "umbrella"), "cup": ("cup of coffee", "coffee cup"),
     "book": ("book",), "bottle": ("bottle of water", "water bottle"),
+    "poncho": ("poncho", "cape"), "tunic": ("tunic", "smock"),
+    "jersey": ("jersey", "polo"), "kimono": ("kimono", "robe"),
+    "kilt": ("kilt", "tartan wrap"), "harem_pants": ("harem bottoms", "baggy aladdins"),
+    "culottes": ("culottes", "gauchos"),
 }  # fmt: skip
 _PLURAL = frozenset({"jeans", "trousers", "shorts", "leggings", "sweatpants", "sneakers",
+                     "harem_pants", "culottes",
                      "boots", "sandals", "high_heels", "leather_shoes",
                      "glasses", "sunglasses"})  # fmt: skip
 _MOTION = {
@@ -116,6 +124,8 @@ def _top(identity: Identity, plan: Plan, noun: str, rng: random.Random) -> str:
                 colour = f"{colour} and {second} striped"
             case "checked":
                 colour = f"{colour} and {second} {rng.choice(('checked', 'plaid', 'checkered'))}"
+            case "zigzag":
+                after = f" with {second} {rng.choice(('zigzags', 'chevrons'))}"
             case "dotted":
                 after = f" with {second} {rng.choice(('dots', 'polka dots'))}"
             case "print":

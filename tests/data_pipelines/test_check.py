@@ -9,6 +9,7 @@ import pytest
 
 from data_pipelines import check
 from data_pipelines.datasets.layouts import LAYOUTS, NO_ENTRIES, Counts
+from tipr_jax.preprocess import image as preprocess
 
 
 @pytest.fixture
@@ -41,7 +42,7 @@ def test_every_problem_is_reported_and_fails_the_check(write_layout, tiny_entrie
     (images / train[1]).write_bytes(b"")
     (images / train[2]).write_bytes(b"rubbish")
     with open(images / train[3], "r+b") as file:
-        file.truncate(check.preprocess.MAX_BYTES + 1)
+        file.truncate(preprocess.MAX_BYTES + 1)
     shutil.copy(images / train[4], images / test[0])
     changed = [dict(entry) for entry in entries]
     changed[-1]["captions"] = [7]

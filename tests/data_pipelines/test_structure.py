@@ -59,7 +59,7 @@ def test_every_package_and_readme_is_installed():
 def test_programs_start_without_tensorflow_and_warnings(tmp_path):
     (tmp_path / "tensorflow.py").write_text("raise ImportError('not to be imported')")
     env = os.environ | {"PYTHONPATH": f"{tmp_path}:{ROOT}"}
-    for module in ("check", "columns.attributes", "synth_pedes"):
+    for module in ("check", "columns.attributes", "manifest", "synth_pedes"):
         command = [sys.executable, "-W", "error", "-m", f"data_pipelines.{module}", "--help"]
         done = subprocess.run(command, env=env, cwd=tmp_path, capture_output=True, text=True)
         assert done.returncode == 0 and not done.stderr, done.stderr

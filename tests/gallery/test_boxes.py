@@ -5,8 +5,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tipr_jax.gallery.boxes import fit_aspect, overlaps, touches_border, within, without_doubles
-from tipr_jax.gallery.store import Box
+from tipr_jax.gallery.boxes import overlaps, touches_border, without_doubles
+from tipr_jax.preprocess.box import Box, fit_aspect, within
 
 SQUARE = np.array([[0, 0, 10, 10]], float)
 

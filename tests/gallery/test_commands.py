@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 
 import numpy as np
 import pytest
@@ -30,8 +31,8 @@ def place(models, monkeypatch, tmp_path):
         (tmp_path / name).mkdir()
         model.directory = str(tmp_path / name)
     load = lambda directory, language="": models[os.path.basename(directory)]  # noqa: E731
-    monkeypatch.setattr("tipr_jax.gallery.retriever.load", load)
     monkeypatch.setattr(inference, "load", load)
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))  # programs of models, see `keep`
     monkeypatch.chdir(tmp_path)
     rng = np.random.default_rng(0)
     (tmp_path / "photos").mkdir()
@@ -120,8 +121,11 @@ def test_another_model(command, place):
 
 
 def test_a_model_that_was_moved(command, place):
+    """The machine that added photos keeps the model's programs and goes on; another one asks."""
     command("add", "photos", "--model=run")
     os.rename("run", "elsewhere")
+    assert "among 3 items" in command("search", "a man")
+    shutil.rmtree("cache")
     assert "is not there; say where it is, as in --model=RUN" in command("search", "a man")
 
 
@@ -196,6 +200,30 @@ def test_calibrate(command, labelled):
     assert found["line"]["photos"] == 8 and 0 <= found["line"]["misses"] <= 1
     command("reindex", "--model=better")
     assert as_json(command("search", "a man", "--json"))["line"] is None
+
+
+def test_an_answer_to_a_picture_has_no_line(command, labelled):
+    command("add", "photos", "--model=run")
+    command("calibrate", "--name=cuhk_pedes", labelled)
+    for like in (["--like=photos/a.png"], ["a man", "--like=photos/a.png"]):
+        assert as_json(command("search", *like, "--json"))["line"] is None
+
+
+def test_an_approximate_answer_says_how_much_it_found(command):
+    command("add", "photos", "--model=run")
+    told = "approximate: 3 of the exact answer's 3 matches, recall 1.000"
+    assert told in command("search", "a man", "--approximate")
+    found = as_json(command("search", "a man", "--approximate", "--json"))
+    assert told in found["notes"] and len(found["matches"]) == 3
+    assert "recall" not in command("search", "a man")
+
+
+def test_the_recall_of_what_was_found():
+    matches = [Match(Item("", f"{n}.png", id=n), 0.5) for n in range(4)]
+    assert commands._recall(matches[1:3], matches).endswith(
+        "2 of the exact answer's 4 matches, recall 0.500"
+    )
+    assert commands._recall([], []).endswith("recall 1.000")
 
 
 @pytest.mark.parametrize(("score", "place"), [(0.9, 0), (0.6, 1), (0.4, 2), (0.1, 3)])

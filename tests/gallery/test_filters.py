@@ -4,7 +4,8 @@ import numpy as np
 import pytest
 
 from tipr_jax.gallery.filters import parse
-from tipr_jax.gallery.store import IN_MEMORY, Item, Store
+from tipr_jax.gallery.store import IN_MEMORY, Item
+from tipr_jax.gallery.stores import create_store
 
 FACTS = [
     dict(camera="gate", time="2026-11-01T08:00", tags=("vip", "staff"), meta={"floor": 1}),
@@ -14,9 +15,12 @@ FACTS = [
 ]
 
 
-@pytest.fixture(scope="module")
-def store():
-    store = Store.create(IN_MEMORY)
+@pytest.fixture(scope="module", params=["sqlite", "milvus"])
+def store(request):
+    place = IN_MEMORY
+    if request.param == "milvus":
+        place = f"milvus:{request.getfixturevalue('milvus_file')}/filters"
+    store = create_store(place)
     model = store.register_model("f" * 64, "", 2, {})
     items = [
         Item(f"{n:064x}", f"/photos/{'ab'[n // 2]}/{n}.jpg", **facts)

@@ -82,6 +82,55 @@ def test_removed_rows_are_not_found_and_new_ones_are():
     assert len(index) == 96 == len(found) and not np.isin(gone, found).any()
 
 
+def add_and_remove(index, first, count, width=16):
+    """So many pairs of an added and a removed row."""
+    for number in range(first, first + count):
+        index.add(np.array([number]), unit(1, width, seed=number))
+        index.remove([number])
+
+
+@pytest.mark.parametrize("count", [0, 1, BLOCK - 1, BLOCK, 3 * BLOCK])
+def test_rows_that_come_and_go_leave_no_room_behind(mesh, count):
+    index, ids, vectors = filled(count, mesh)
+    query = unit(1, seed=6)
+    index.search(query, 10)
+    before = len(index._blocks)
+    for first in range(10_000, 10_000 + 6 * BLOCK, BLOCK):
+        add_and_remove(index, first, BLOCK)
+        assert len(index.ids) <= count / 0.9 + BLOCK and len(index._blocks) <= before + 1
+    (found, scores), (expected, expected_scores) = (
+        index.search(query, count + 5)[0],
+        full_sort(vectors, ids, query[0]),
+    )
+    np.testing.assert_array_equal(found, expected)
+    np.testing.assert_allclose(scores, expected_scores, atol=1e-6)
+
+
+def test_moving_together_compiles_nothing_and_keeps_filters_and_later_rows():
+    index, ids, vectors = filled(200)
+    query = unit(1, seed=7)
+    index.search(query, 10)
+    program = indexing._compiled(index._whole)
+    compiled = program._cache_size()
+    index.remove(ids[::2])  # of every block a half
+    assert len(index._blocks) == -(-100 // BLOCK) and len(index.ids) == len(index) == 100
+    index.add(np.array([5000]), query)
+    left, all_vectors = np.append(ids[1::2], 5000), np.concatenate([vectors[1::2], query])
+    for keep in (None, left[::3]):
+        allowed = None if keep is None else index.rows(keep)
+        found = index.search(query, 10, allowed=allowed)[0][0]
+        np.testing.assert_array_equal(found, full_sort(all_vectors, left, query[0], keep)[0][:10])
+    assert program._cache_size() == compiled
+
+
+def test_few_dead_rows_stay_where_they_are():
+    index, ids, _ = filled(10 * BLOCK)
+    index.remove(ids[:BLOCK])  # a tenth, a whole block
+    assert len(index._blocks) == 10
+    index.remove(ids[BLOCK : BLOCK + 1])
+    assert len(index._blocks) == 9 and len(index) == 9 * BLOCK - 1
+
+
 def test_ids_ascend():
     index, _, _ = filled(10)
     with pytest.raises(ValueError, match="ascending"):

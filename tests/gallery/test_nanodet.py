@@ -20,9 +20,8 @@ from tipr_jax.gallery.boxes import corners, overlaps
 from tipr_jax.gallery.detect import make_detector
 from tipr_jax.gallery.detection import Frame, people_of
 from tipr_jax.gallery.nanodet import DISTANCES, SIDE, decode
-from tipr_jax.gallery.pictures import crop
-from tipr_jax.gallery.store import Box
 from tipr_jax.gallery.tracks import Tracker
+from tipr_jax.preprocess.box import Box, crop
 
 
 def run(op, attributes, *inputs):

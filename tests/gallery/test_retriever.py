@@ -11,11 +11,12 @@ import pytest
 from PIL import Image
 
 from tests.gallery.conftest import CONFIG, random_model
-from tipr_jax.gallery import Retriever, Store
+from tipr_jax.gallery import Retriever
 from tipr_jax.gallery import reindex as reindexing
-from tipr_jax.gallery.adding import Adder
+from tipr_jax.gallery.adding import FileEmbedder
 from tipr_jax.gallery.explain import explain
 from tipr_jax.gallery.reindex import reindex
+from tipr_jax.gallery.stores import open_store
 from tipr_jax.inference.model import TrainedModel
 from tipr_jax.text.clip_bpe import ClipTokenizer
 
@@ -41,8 +42,8 @@ def huge(path):
 
 
 @pytest.fixture
-def retriever(model):
-    return Retriever.in_memory(model)
+def retriever(model, gallery_place):
+    return Retriever.create(gallery_place, model)
 
 
 @pytest.mark.parametrize(("damage", "kind"), [(cut, "damaged"), (huge, "too large")])
@@ -53,13 +54,12 @@ def test_what_cannot_be_decoded_is_returned(retriever, photos, damage, kind):
     assert len(retriever.search("a man", k=9)) == 2
 
 
-def test_a_second_add_touches_what_changed(model, photos, tmp_path, monkeypatch):
-    path = tmp_path / "my.gallery"
-    retriever = Retriever.create(path, model)
+def test_a_second_add_touches_what_changed(model, photos, gallery_place, monkeypatch):
+    retriever = Retriever.create(gallery_place, model)
     assert retriever.add(photos)[:4] == (3, 0, 0, 0)
     read: list[str] = []
     monkeypatch.setattr(
-        Adder, "_read", lambda self, p, f=Adder._read: [read.append(p), f(self, p)][1]
+        FileEmbedder, "_read", lambda self, p, f=FileEmbedder._read: [read.append(p), f(self, p)][1]
     )
     assert retriever.add(photos)[:4] == (0, 0, 3, 0)
     assert retriever.add([os.path.relpath(photos / "a.png")])[:4] == (0, 0, 1, 0) and not read
@@ -71,7 +71,7 @@ def test_a_second_add_touches_what_changed(model, photos, tmp_path, monkeypatch)
     assert sorted(os.path.basename(p) for p in read) == ["a.png", "d.png"]
     names = [os.path.basename(m.path) for m in retriever.search("a man", k=9)]
     assert sorted(names) == ["a.png", "c.png", "d.png"]
-    again = Retriever.open(path, model)
+    again = Retriever.open(gallery_place, model)
     assert again.search("a man", k=9) == retriever.search("a man", k=9)
 
 
@@ -96,14 +96,14 @@ def test_a_folder_that_is_gone_costs_nothing(retriever, photos, tmp_path):
 
 
 def test_a_file_that_vanishes_in_the_middle(retriever, photos, monkeypatch):
-    read = Adder._read
+    read = FileEmbedder._read
 
     def vanishing(self, path):
         if path.endswith("b.png"):
             os.unlink(path)
         return read(self, path)
 
-    monkeypatch.setattr(Adder, "_read", vanishing)
+    monkeypatch.setattr(FileEmbedder, "_read", vanishing)
     done = retriever.add(photos)
     assert done.new == 2 and [s.path for s in done.skipped] == [str(photos / "b.png")]
 
@@ -169,9 +169,8 @@ def test_deleted_items_are_not_found(retriever, photos):
     assert retriever.add(photos).new == 1, "its photo still lies in the folder"
 
 
-def test_another_process_adds_and_deletes(model, photos, tmp_path):
-    path = tmp_path / "my.gallery"
-    reader, writer = Retriever.create(path, model), Retriever.open(path, model)
+def test_another_process_adds_and_deletes(model, photos, gallery_place):
+    reader, writer = Retriever.create(gallery_place, model), Retriever.open(gallery_place, model)
     writer.add(photos)
     assert len(reader.search("a man", 9)) == 3
     writer.delete([1])
@@ -180,15 +179,14 @@ def test_another_process_adds_and_deletes(model, photos, tmp_path):
     assert len(reader.search("a man", 9)) == 3
 
 
-def test_vectors_of_another_model_are_refused_until_it_embeds_them(model, photos, tmp_path):
-    path = tmp_path / "my.gallery"
-    Retriever.create(path, model).add(photos)
+def test_vectors_of_another_model_are_refused_until_it_embeds_them(model, photos, gallery_place):
+    Retriever.create(gallery_place, model).add(photos)
     another = random_model(1)
     with pytest.raises(ValueError, match="vectors of another model.*reindex"):
-        Retriever.open(path, another)
-    with Store.open(path) as store:
+        Retriever.open(gallery_place, another)
+    with open_store(gallery_place) as store:
         assert reindex(store, another) == (3, [])
-    found = Retriever.open(path, another).search("a man", 9)
+    found = Retriever.open(gallery_place, another).search("a man", 9)
     expected = Retriever.in_memory(another)
     expected.add(photos)
     assert [(m.path, m.score) for m in found] == [
@@ -197,10 +195,9 @@ def test_vectors_of_another_model_are_refused_until_it_embeds_them(model, photos
 
 
 def test_an_interrupted_reindex_goes_on_and_the_old_vectors_serve(
-    model, photos, tmp_path, monkeypatch
+    model, photos, gallery_place, monkeypatch
 ):
-    path = tmp_path / "my.gallery"
-    Retriever.create(path, model).add(photos)
+    Retriever.create(gallery_place, model).add(photos)
     monkeypatch.setattr(reindexing, "ROWS", 1)
     another, calls = random_model(1), []
     embed = another.embed_images
@@ -212,20 +209,24 @@ def test_an_interrupted_reindex_goes_on_and_the_old_vectors_serve(
         return embed(pictures)
 
     monkeypatch.setattr(another, "embed_images", two_only)
-    with Store.open(path) as store, pytest.raises(KeyboardInterrupt):
+    with open_store(gallery_place) as store, pytest.raises(KeyboardInterrupt):
         reindex(store, another)
-    assert len(Retriever.open(path, model).search("a man", 9)) == 3
-    with Store.open(path) as store:
+    assert len(Retriever.open(gallery_place, model).search("a man", 9)) == 3
+    with open_store(gallery_place) as store:
         assert reindex(store, another).embedded == 1 and len(store.models()) == 1
 
 
-def test_reindexing_without_the_photos_keeps_the_old_vectors(model, photos, tmp_path):
-    path = tmp_path / "my.gallery"
-    Retriever.create(path, model).add(photos)
+def test_reindexing_without_the_photos_keeps_the_old_vectors(
+    model, photos, gallery_place, tmp_path
+):
+    Retriever.create(gallery_place, model).add(photos)
     photos.rename(tmp_path / "moved")
-    with Store.open(path) as store, pytest.raises(ValueError, match="none of the 3 pictures"):
+    with (
+        open_store(gallery_place) as store,
+        pytest.raises(ValueError, match="none of the 3 pictures"),
+    ):
         reindex(store, random_model(1))
-    assert len(Retriever.open(path, model).search("a man", 9)) == 3
+    assert len(Retriever.open(gallery_place, model).search("a man", 9)) == 3
 
 
 def test_two_models_are_told_apart(model):

@@ -1,50 +1,20 @@
-"""The gallery's file: what is acknowledged stays, whatever happens, and bad files are named."""
+"""What every store of a gallery does: one file of tests for SQLite and for Milvus."""
 
-import contextlib
 import dataclasses
 import os
-import random
-import signal
-import sqlite3
-import subprocess
-import sys
-import time
-from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 
-from tipr_jax.gallery import database
-from tipr_jax.gallery.store import Box, FileState, Item, Store
-
-ROOT = Path(__file__).resolve().parents[2]
-WIDTH = 8
-
-
-def content(number: int) -> str:
-    return f"{number:064x}"
-
-
-def item(number: int, path: str = "", **facts) -> Item:
-    return Item(content(number), path or f"/photos/{number}.jpg", **facts)
-
-
-def state(number: int) -> FileState:
-    return FileState(10, 20, content(number))
-
-
-def rows(count: int, seed: int = 0) -> np.ndarray:
-    return np.random.default_rng(seed).normal(size=(count, WIDTH)).astype(np.float16)
+from tests.gallery.numbered import WIDTH, content, item, rows, state
+from tipr_jax.gallery.store import Box
+from tipr_jax.gallery.stores import create_store, open_store
 
 
 @pytest.fixture
-def path(tmp_path):
-    return tmp_path / "my.gallery"
-
-
-@pytest.fixture
-def store(path):
-    with Store.create(path) as store:
+def store(gallery_place):
+    with create_store(gallery_place) as store:
         yield store
 
 
@@ -53,13 +23,14 @@ def model(store):
     return store.register_model("f" * 64, "/runs/a", WIDTH, {"method": "irra"})
 
 
-def test_what_goes_in_comes_out(store, model, path):
-    facts = dict(camera="gate", time="2026-11-29T10:00", tags=("vip", "été"), meta={"floor": 2})
+def test_what_goes_in_comes_out(store, model, gallery_place):
+    facts: dict[str, Any] = dict(camera="gate", time="2026-11-29T10:00", meta={"floor": 2})
+    facts["tags"] = ("vip", "été")
     box = item(2, box=Box(3, 4, 20, 50), frame_time=1.25, track=7, **facts)
     vectors = rows(2)
     ids = store.add([item(1), box], vectors, model, {"/photos/1.jpg": state(1)})
     store.close()
-    with Store.open(path) as again:
+    with open_store(gallery_place) as again:
         first, second = again.items(ids)
         assert dataclasses.replace(first, id=0, added="") == item(1)
         assert dataclasses.replace(second, id=0, added="") == box
@@ -125,153 +96,99 @@ def test_vectors_of_another_width_are_refused(store, model):
         store.add([item(1)], rows(1)[:, :7], model)
 
 
-def test_an_error_in_the_middle_leaves_nothing(store, model, monkeypatch):
-    def fail(*_):
-        raise ZeroDivisionError
-
-    monkeypatch.setattr(store, "_record_file", fail)
-    with pytest.raises(ZeroDivisionError):
-        store.add([item(1)], rows(1), model, {"/photos/1.jpg": state(1)})
-    assert len(store.select()) == 0
-
-
-def test_another_process_sees_changes(store, model, path):
-    with Store.open(path) as reader:
+def test_another_process_sees_changes(store, model, gallery_place):
+    with open_store(gallery_place) as reader:
         before = reader.changes()
         assert reader.changes() == before
         store.add([item(1)], rows(1), model)
         assert reader.changes() != before and len(reader.select()) == 1
 
 
-def test_readers_are_not_kept_waiting_by_a_writer(store, model, path):
+def test_two_files_that_swap_their_contents(store, model):
+    before = {"/a.jpg": state(1), "/b.jpg": state(2)}
+    store.add([item(1, "/a.jpg"), item(2, "/b.jpg")], rows(2), model, before)
+    swapped = {"/a.jpg": state(2), "/b.jpg": state(1)}
+    store.add([item(2, "/a.jpg"), item(1, "/b.jpg")], rows(2), model, swapped)
+    items = store.items(store.select())
+    assert [(i.content, i.path) for i in items] == [(content(1), "/b.jpg"), (content(2), "/a.jpg")]
+
+
+def test_one_item_twice_in_a_call(store, model):
+    vectors = rows(3)
+    assert store.add([item(7), item(5), item(7)], vectors, model) == [1, 2, 1]
+    np.testing.assert_array_equal(store.vectors_of([1, 2], model), vectors[[2, 1]])
+
+
+@pytest.mark.parametrize(
+    "name",
+    ['/it\'s "so"/50%.jpg', "/été/红色外套.jpg", "/a\nb\\c.jpg", "/%41.jpg", "/" + "x" * 4000],
+    ids=["quotes", "letters", "newline", "percent", "long"],
+)
+def test_unusual_names(store, model, name):
+    (number,) = store.add([item(1, name)], rows(1), model, {name: state(1)})
+    assert store.items([number])[0].path == name and store.files() == {name: state(1)}
+    assert store.select({"path": name.replace("[", "?")}).tolist() == [number]
+    assert store.forget_files([name]) == 1 and store.files() == {}
+
+
+def test_more_than_one_call_takes(store, model):
+    """Several parts of everything: added, found, embedded, deleted."""
+    count = 2100
+    ids = store.add([item(n, meta={"n": n}) for n in range(count)], rows(count), model)
+    assert ids == [*range(1, count + 1)] and store.select().tolist() == ids
+    assert [i.content for i in store.items(ids[::-1])] == [content(n) for n in range(count)][::-1]
+    np.testing.assert_array_equal(store.vectors_of(ids, model), rows(count))
+    assert store.select({"n>=": 2000}).tolist() == ids[2000:]
+    other = store.register_model("e" * 64, "/runs/b", WIDTH, {})
+    store.add_vectors(ids, rows(count, 1), other)
+    np.testing.assert_array_equal(store.vectors_of(ids, other), rows(count, 1))
+    assert store.delete(ids[:2050]) == 2050 and store.embedded(other).tolist() == ids[2050:]
+    store.record_files({f"/{n}": state(n) for n in range(count)})
+    assert store.forget_files([f"/{n}" for n in range(count)]) == 50
+
+
+def test_settings(store, gallery_place):
+    long = {"scores": [0.1 * n for n in range(20_000)]}
+    store.remember("calibration", long)
+    store.remember("détect", ["x", None, 'a "b"'])
+    with open_store(gallery_place) as reader:
+        assert reader.setting("calibration") == long
+        assert reader.setting("détect") == ["x", None, 'a "b"'] and reader.setting("none", 7) == 7
+    store.remember("calibration", None)
+    assert store.setting("calibration", 1) is None
+
+
+def test_the_same_model_again(store, model):
+    again = store.register_model("f" * 64, "/moved", WIDTH, {"method": "irra"})
+    assert again == model._replace(directory="/moved") and store.models() == [again]
+    store.remember("model", model.id)
+    assert store.current_model == again
+
+
+def test_filters_follow_changes(store, model, gallery_place):
+    ids = store.add([item(n, camera="ab"[n % 2]) for n in range(4)], rows(4), model)
+    with open_store(gallery_place) as reader:
+        assert reader.select({"camera": "a"}).tolist() == [ids[0], ids[2]]
+        store.delete(ids[:1])
+        store.add([item(9, camera="a")], rows(1), model)
+        assert reader.select({"camera": "a"}).tolist() == [ids[2], ids[3] + 1]
+        assert reader.cameras_and_tags() == (["a", "b"], [])
+        store.record_files({"/photos/2.jpg": state(2), "/copy.jpg": state(2)})
+        store.forget_files(["/photos/2.jpg"])
+        assert reader.select({"path": "/copy.jpg"}).tolist() == [ids[2]]
+
+
+def test_stats(store, model):
+    store.add([item(1), item(2)], rows(2), model, {"/photos/1.jpg": state(1)})
+    store.remember("model", model.id)
+    stats = store.stats()
+    assert (stats["items"], stats["files"], stats["gallery"]) == (2, 1, str(store.path))
+    (figures,) = stats["models"]
+    assert figures["vectors"] == 2 and figures["searched"] and stats["bytes"] > 0
+
+
+def test_a_gallery_is_not_made_over_another(store, model, gallery_place):
     store.add([item(1)], rows(1), model)
-    with Store.open(path) as reader, store._change():
-        assert len(reader.select()) == 1
-
-
-def test_a_second_writer_is_refused_after_a_while(store, model, path, monkeypatch):
-    monkeypatch.setattr(database, "WAIT_S", 0.1)
-    with Store.open(path) as second, store._change():
-        with pytest.raises(OSError, match="another process has been writing"):
-            second.add([item(1)], rows(1), model)
-
-
-def test_a_full_disk(store, model):
-    pages = store._db.execute("PRAGMA page_count").fetchone()[0]
-    store._db.execute(f"PRAGMA max_page_count = {pages + 2}")
-    done = []
-    with pytest.raises(OSError, match="disk is full.*make room"):
-        for number in range(10_000):
-            done += store.add([item(number)], rows(1), model)
-    store._db.execute("PRAGMA max_page_count = 100000")
-    assert store.select().tolist() == done
-    store.add([item(99_999)], rows(1), model)
-
-
-def test_a_file_that_cannot_be_written_is_read(store, model, path, monkeypatch):
-    store.add([item(1)], rows(1), model)
-    store.close()
-    monkeypatch.setattr(database.os, "access", lambda *_: False)
-    with Store.open(path) as reader:
-        assert len(reader.select()) == 1 and reader.current_model is None
-        with pytest.raises(PermissionError, match="no permission to write"):
-            reader.delete([1])
-
-
-def make_text(path):
-    path.write_text("a man in a red coat " * 99)
-
-
-def make_other_database(path):
-    with contextlib.closing(sqlite3.connect(path)) as other:
-        other.execute("CREATE TABLE item (id)")
-
-
-def make_newer(path):
-    Store.create(path).close()
-    with contextlib.closing(sqlite3.connect(path)) as newer:
-        newer.execute("PRAGMA user_version = 99")
-
-
-BAD = {
-    "missing": (lambda path: None, FileNotFoundError, "no such gallery"),
-    "folder": (lambda path: path.mkdir(), ValueError, "is a folder"),
-    "empty": (lambda path: path.touch(), ValueError, "not a gallery"),
-    "text": (make_text, ValueError, "not a gallery"),
-    "another database": (make_other_database, ValueError, "not a gallery"),
-    "newer": (make_newer, ValueError, "has format 99.*update tipr_jax"),
-}
-
-
-@pytest.mark.parametrize("what", BAD)
-def test_what_is_no_gallery(path, what):
-    make, error, words = BAD[what]
-    make(path)
-    with pytest.raises(error, match=words):
-        Store.open(path)
-
-
-def test_a_gallery_is_not_made_over_a_file(path):
-    path.write_text("important")
     with pytest.raises(ValueError, match="exists already"):
-        Store.create(path)
-    assert path.read_text() == "important"
-
-
-def test_deleting_and_adding_does_not_make_the_file_grow(store, model, path):
-    wide = store.register_model("d" * 64, "/runs/wide", 512, {})
-    vectors = np.ones((500, 512), np.float16)
-    store.add([item(n) for n in range(500)], vectors, wide)
-    store._db.execute("PRAGMA wal_checkpoint(TRUNCATE)")
-    before = path.stat().st_size
-    ids = store.select().tolist()
-    for number in range(500, 1500):
-        store.delete([ids.pop(0)])
-        ids += store.add([item(number)], vectors[:1], wide)
-    store._db.execute("PRAGMA wal_checkpoint(TRUNCATE)")
-    assert path.stat().st_size < 1.1 * before
-
-
-WRITER = """
-import sys
-from tests.gallery.test_store import item, rows, state
-from tipr_jax.gallery.store import Store
-store = Store.open(sys.argv[1])
-(model,) = store.models()
-first = int(sys.argv[2])
-for number in range(first, first + 100_000):
-    path = f"/photos/{number}.jpg"
-    ids = store.add([item(number)], rows(1, number), model, {path: state(number)})
-    if number % 3 == 0:
-        store.delete(ids)
-    print(number, flush=True)
-"""
-
-
-def test_a_killed_writer_loses_nothing_that_it_acknowledged(store, model, path):
-    """Killed 5 times at random moments; every acknowledged change is there once."""
-    acknowledged: list[int] = []
-    random.seed(0)
-    for _ in range(5):
-        first = acknowledged[-1] + 2 if acknowledged else 0  # the one after may be there or not
-        process = subprocess.Popen(
-            [sys.executable, "-c", WRITER, str(path), str(first)],
-            cwd=ROOT,
-            env=os.environ | {"PYTHONPATH": str(ROOT)},
-            stdout=subprocess.PIPE,
-            text=True,
-        )
-        assert process.stdout
-        acknowledged.append(int(process.stdout.readline()))
-        time.sleep(random.uniform(0, 0.3))
-        process.send_signal(signal.SIGKILL)
-        acknowledged += map(int, process.stdout.read().split())
-        process.wait()
-    numbers = [int(i.content, 16) for i in store.items(store.select())]
-    assert len(set(numbers)) == len(numbers)
-    expected = {number for number in acknowledged if number % 3}
-    may_be = {number + 1 for number in acknowledged}  # done, but killed before it could say so
-    assert expected <= set(numbers) <= expected | may_be
-    vectors = {int(i) for ids, _ in store.vectors(model) for i in ids}
-    assert vectors == set(store.select().tolist()), "none half-made"
-    assert store._db.execute("PRAGMA integrity_check").fetchone() == ("ok",)
+        create_store(gallery_place)
+    assert len(store.select()) == 1

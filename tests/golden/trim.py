@@ -47,6 +47,18 @@ RULES = {
         ),
         thin=("eval_features.npz/",),
     ),
+    "rde": Rules(
+        drop=(
+            ".*_s12",  # one model is enough
+            "trajectory",  # the epochs are trajectories, too
+            "epochs_p8.npz/published_tight/",
+            "grads_p8.npz/((TRL|InfoNCE|SDM)/|full/(base_model|.*weight$))",
+            "losses.npz/(?!cases|b8_mixed|b4_one_person|b6_one_clean)",
+            "ccd.npz/(?!cases|split|rstp_0|cuhk_0)",
+            "eval_metrics.npz/(?!cases|mixed)",
+        ),
+        thin=("forward_.*/out/(image|text)_feats",),
+    ),
     "bi_irra": Rules(
         thin=("forward.npz/(?!rect/(image$|blocks))",),
         every={"text_masking.json": ("cases", 4), "tokenizer.json": ("captions", 5)},

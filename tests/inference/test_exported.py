@@ -103,7 +103,7 @@ def test_facts(pair):
 
 def test_a_program_takes_the_parameters_that_it_reads(pair):
     _, copy = pair
-    taken = copy._programs
+    taken = copy.programs
     assert not any(path.startswith("text_encoder") for path in taken["encode_image"])
     assert set(taken["encode_text"]) < set().union(*map(set, taken.values()))
 

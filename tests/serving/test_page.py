@@ -3,11 +3,20 @@
 import json
 import os
 import shutil
+import subprocess
+import tarfile
 import urllib.parse
+from pathlib import Path
 
+import numpy as np
 import pytest
 from serving.conftest import make_gallery, noise
 from serving.process import served
+
+from tipr_jax.gallery import calibrate
+from tipr_jax.gallery.calibration import Curve
+from tipr_jax.gallery.store import Store
+from tipr_jax.inference.model import load
 
 webdriver = pytest.importorskip("selenium.webdriver", reason="pip install selenium")
 
@@ -17,7 +26,7 @@ from selenium.common.exceptions import (  # noqa: E402
 )
 from selenium.webdriver.common.by import By  # noqa: E402
 from selenium.webdriver.common.keys import Keys  # noqa: E402
-from selenium.webdriver.support.ui import WebDriverWait  # noqa: E402
+from selenium.webdriver.support.ui import Select, WebDriverWait  # noqa: E402
 
 CHROME = shutil.which("chromium") or shutil.which("google-chrome")
 DRIVER = shutil.which("chromedriver")
@@ -25,6 +34,7 @@ pytestmark = pytest.mark.skipif(
     not (CHROME and DRIVER), reason="needs Chromium: apt install chromium chromium-driver"
 )
 HANGS = 60
+AXE = "axe-core@4.14.1"
 _STALE = (NoSuchElementException, StaleElementReferenceException)
 
 
@@ -88,6 +98,9 @@ def service(gallery, model_directory):
 def read_only(model, photos, model_directory, tmp_path_factory):
     """A service for tests that change nothing."""
     path = make_gallery(tmp_path_factory.mktemp("page") / "my.gallery", model, photos)
+    curve = Curve(np.array([1.0]), np.array([0.05]), np.array([0.4]), auc=0.7)
+    with Store.open(path) as store:
+        calibrate.remember(store, model, {"cosine": curve}, "cuhk_pedes val", 400, 0.05)
     with served(f"--gallery={path}", f"--model={model_directory}") as service:
         yield service
 
@@ -115,13 +128,12 @@ def open_browser(read_only):
 
 def test_a_visit(browser, tmp_path):
     """Search, filter, the next page, back, a person, find again, upload, delete."""
-    field = browser.driver.switch_to.active_element
-    assert field.get_attribute("name") == "q"
+    field = browser.one("#q")
+    browser.until(lambda: browser.driver.switch_to.active_element == field)
     field.send_keys("a man in a red coat", Keys.ENTER)
     browser.until(lambda: browser.status().startswith("1 to 24 of 30"))
     assert browser.query() == {"q": ["a man in a red coat"]}
-    # A form names its empty fields, too; htmx shows the address that the service says.
-    assert ("&camera=" in browser.driver.current_url) == (not browser.scripts)
+    assert "camera" not in browser.driver.current_url, "fields that say nothing are left out"
     assert len(browser.all(".grid li")) == 24
 
     browser.one("[rel=next]").click()
@@ -132,7 +144,7 @@ def test_a_visit(browser, tmp_path):
     browser.until(lambda: browser.status().startswith("1 to 24 of 30"))
     assert browser.one("#q").get_attribute("value") == "a man in a red coat"
 
-    browser.one(".search summary").click()
+    browser.one(".filters summary").click()
     browser.one("#camera").send_keys("gate", Keys.ENTER)
     browser.until(lambda: browser.status().startswith("1 to 3 of 3"))
     browser.driver.refresh()
@@ -151,6 +163,15 @@ def test_a_visit(browser, tmp_path):
     assert browser.one(".grid li a").get_attribute("href").split("?")[0].endswith(f"/{person}")
 
     noise(500).save(tmp_path / "new.png")
+    browser.one(".by-picture summary").click()
+    browser.one("#file").send_keys(str(tmp_path / "new.png"))
+    browser.one(".search button").click()
+    browser.until(lambda: browser.all(".like img[src^='/pictures/']"))
+    assert set(browser.query()) == {"picture", "camera"} and browser.status().startswith("1 to 3")
+    browser.one("#q").send_keys("in red", Keys.ENTER)
+    browser.until(lambda: browser.query().get("q") == ["in red"])
+    assert "picture" in browser.query() and browser.all(".like img[src^='/pictures/']")
+
     browser.go("/")
     browser.one(".upload summary").click()
     browser.one("#picture").send_keys(str(tmp_path / "new.png"))
@@ -165,6 +186,29 @@ def test_a_visit(browser, tmp_path):
 
     assert browser.hosts() <= {urllib.parse.urlsplit(browser.address).netloc, ""}
     assert browser.complaints() == []
+
+
+@pytest.mark.parametrize("scripts", [True, False])
+def test_a_language_and_a_closer_look(photos, tmp_path, scripts):
+    directory = Path(__file__).parents[1] / "fixtures" / "bi_irra_run"
+    gallery = make_gallery(tmp_path / "my.gallery", load(directory), photos)
+    with served(f"--gallery={gallery}", f"--model={directory}") as service:
+        browser = Browser(service.address, scripts=scripts)
+        try:
+            browser.one("#q").send_keys("一个穿红色外套的男人")
+            Select(browser.one("#language")).select_by_visible_text("Chinese")
+            browser.one("#rerank").click()
+            browser.one(".search button").click()
+            browser.until(lambda: "more closely" in browser.one(".note").text)
+            assert browser.query()["language"] == ["zh"] and browser.query()["rerank"] == ["1"]
+            assert Select(browser.one("#language")).first_selected_option.text == "Chinese"
+            assert browser.one("#rerank").is_selected() and len(browser.all(".grid li")) == 24
+            browser.one("[rel=next]").click()
+            browser.until(lambda: browser.status().startswith("25 to 30 of 30"))
+            browser.go("/?q=un+homme&language=fr")
+            assert "en, zh" in browser.one("[role=alert]").text
+        finally:
+            browser.driver.quit()
 
 
 def test_deleting_leads_back_to_the_results(browser):
@@ -184,7 +228,7 @@ def test_a_mistake_is_told_in_the_page(open_browser, scripts):
     browser.until(lambda: "describe the person" in browser.one("[role=alert]").text)
     browser.one("#q").clear()
     browser.one("#q").send_keys("red", Keys.ENTER)
-    browser.until(lambda: len(browser.all(".grid li")) == 24)
+    browser.until(lambda: len(browser.all(".grid .again")) == 24)
 
 
 def test_the_keyboard_alone(open_browser):
@@ -222,6 +266,52 @@ def test_every_field_has_a_label(open_browser):
         for field in browser.all("input:not([type=hidden]), select, button, meter, img, a"):
             assert field.accessible_name, f"{path}: {field.get_attribute('outerHTML')}"
         assert len(browser.all("h1")) == 1 and browser.one("html").get_attribute("lang")
+
+
+@pytest.fixture(scope="session")
+def axe(tmp_path_factory) -> str:
+    """The script of axe-core, which looks for what keeps people out of a page."""
+    npm, folder = shutil.which("npm"), tmp_path_factory.mktemp("axe")
+    if npm is None:
+        pytest.skip("needs npm for axe-core")
+    done = subprocess.run([npm, "pack", AXE], cwd=folder, capture_output=True, text=True)
+    if done.returncode:
+        pytest.skip(f"npm gives no {AXE}: {done.stderr[-300:]}")
+    with tarfile.open(folder / done.stdout.split()[-1]) as package:
+        file = package.extractfile("package/axe.min.js")
+        assert file is not None
+        return file.read().decode()
+
+
+PAGES = {
+    "start": "/",
+    "answer": "/?q=a+man+in+a+red+coat&camera=gate",
+    "answer and line": "/?q=a+man+in+a+red+coat",
+    "find again": "/?q=red&like=2",
+    "mistake": "/?q=%3F%21",
+    "person": "/items/1?q=a+man+in+a+red+coat",
+    "nobody": "/items/999",
+    "sign in": "/login",
+}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("width", [1280, 390])
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_no_page_keeps_people_out(open_browser, axe, width, scheme):
+    browser = open_browser(width=width)
+    feature = [{"name": "prefers-color-scheme", "value": scheme}]
+    browser.driver.execute_cdp_cmd("Emulation.setEmulatedMedia", {"features": feature})
+    for name, path in PAGES.items():
+        browser.go(path)
+        for details in browser.all("details:not([open]) > summary"):
+            details.click()
+        browser.driver.execute_script(axe)
+        found = browser.driver.execute_async_script(
+            "const done = arguments[0]; axe.run().then(done, done)"
+        )
+        told = [(v["id"], v["nodes"][0]["html"]) for v in found["violations"]]
+        assert found["passes"] and told == [], name
 
 
 def test_the_token_in_a_browser(gallery, model_directory):

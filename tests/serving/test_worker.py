@@ -55,7 +55,9 @@ def test_searches_that_wait_are_one_call_and_one_pass(running, model, calls, mon
     passes: list[int] = []
     rank = Retriever.rank
     monkeypatch.setattr(
-        Retriever, "rank", lambda self, q, *a: [passes.append(len(q)), rank(self, q, *a)][1]
+        Retriever,
+        "rank",
+        lambda self, q, *a, **kw: [passes.append(len(q)), rank(self, q, *a, **kw)][1],
     )
     jobs = [
         Search(f"a man in {colour}", k=3 + i) for i, colour in enumerate("red blue grey".split())

@@ -3,8 +3,9 @@
   python -m tipr_jax.gallery add photos/ --model=runs/quickstart --gallery=my.gallery
   python -m tipr_jax.gallery search "a man in a red coat with a backpack" --gallery=my.gallery
 
-A gallery is one file. It holds what the model sees in the photos, not the photos themselves, which
-stay where they are. Every command explains itself: python -m tipr_jax.gallery search --help
+A gallery is one file, or lies on a Milvus server: --gallery=http://host:19530/name, whose token is
+taken from MILVUS_TOKEN. It holds what the model sees in the photos, not the photos, which stay
+where they are. Every command explains itself: python -m tipr_jax.gallery search --help
 """
 
 if __name__ == "__main__":
@@ -40,7 +41,11 @@ def _command(
     call = f"{PROGRAM} {name} {example} --gallery=my.gallery"
     text = f"{what}\n\n  {call}"
     parser = commands.add_parser(name, help=what.split(". ")[0], description=text, example=call)
-    parser.add_argument("--gallery", required=True, help="the gallery's file")
+    parser.add_argument(
+        "--gallery",
+        required=True,
+        help="its file, or its address on Milvus: http://host:19530/name",
+    )
     parser.add_argument("--json", action="store_true", help="print JSON, for other programs")
     parser.set_defaults(run=_function(name))
     return parser
@@ -76,6 +81,13 @@ def _add(commands: argparse._SubParsersAction) -> None:
         "onnx:MODEL.onnx; none: every photo shows one person (default: as the gallery did before, "
         "at first none)",
     )
+    parser.add_argument(
+        "--engine",
+        choices=["ray"],
+        default="",
+        help="ray: embed by Ray Data's workers, for folders of hundreds of thousands, on the "
+        "cluster that RAY_ADDRESS names (default: in this process)",
+    )
     parser.add_argument("--camera", help="recorded with the new items, to filter by")
     parser.add_argument("--time", help="of the new items, as in 2026-11-29T14:30")
     parser.add_argument("--tag", action="append", default=[], help="a word to filter by; repeated")
@@ -108,6 +120,12 @@ def _search(commands: argparse._SubParsersAction) -> None:
         type=command_line.count,
         default=0,
         help="how many of the best matches a matching head orders anew (default: none)",
+    )
+    parser.add_argument(
+        "--approximate",
+        action="store_true",
+        help="let the device choose the candidates (faster on a TPU); the exact answer is found, "
+        "too, and the recall is printed",
     )
     parser.add_argument(
         "--explain", action="store_true", help="what each word adds to the score of each match"

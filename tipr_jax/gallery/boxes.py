@@ -1,12 +1,12 @@
-"""Geometry of boxes: overlap, double boxes, and the shape that a model expects.
+"""Geometry of boxes: overlap, double boxes, and whether they touch the border.
 
 Arrays of boxes are float [N,4] with left, top, right and bottom in pixels; the people that come out
-of them are `store.Box`, whole pixels within the picture.
+of them are `preprocess.box.Box`, whole pixels within the picture.
 """
 
 import numpy as np
 
-from tipr_jax.gallery.store import Box
+from tipr_jax.preprocess.box import Box
 
 
 def corners(boxes: list[Box]) -> np.ndarray:
@@ -37,36 +37,6 @@ def without_doubles(boxes: np.ndarray, scores: np.ndarray, most: float = 0.5) ->
         kept.append(best)
         left = rest[overlaps(boxes[best][None], boxes[rest])[0] <= most]
     return np.array(kept, np.int64)
-
-
-def within(box: np.ndarray, picture_size: tuple[int, int]) -> Box | None:
-    """The whole pixels of a box [4] that lie in a picture of (height, width); None if none do."""
-    height, width = picture_size
-    limit = np.array([width, height, width, height])
-    left, top, right, bottom = np.clip(np.rint(box), 0, limit).astype(int).tolist()
-    if right <= left or bottom <= top:
-        return None
-    return Box(left, top, right - left, bottom - top)
-
-
-def fit_aspect(box: Box, aspect: float, picture_size: tuple[int, int]) -> Box:
-    """The box with what is around it, until it has the shape that a model expects.
-
-    Nothing of the box is lost. It grows to both sides alike, but not beyond the picture: there it
-    is moved, and where the picture is too small the shape stays another one.
-
-    Args:
-      box: within the picture.
-      aspect: height / width to reach.
-      picture_size: (height, width).
-    """
-    height = min(max(box.height, round(box.width * aspect)), picture_size[0])
-    width = min(max(box.width, round(box.height / aspect)), picture_size[1])
-    x = box.x - (width - box.width) // 2
-    y = box.y - (height - box.height) // 2
-    x = min(max(x, 0), picture_size[1] - width)
-    y = min(max(y, 0), picture_size[0] - height)
-    return Box(x, y, width, height)
 
 
 def touches_border(box: Box, picture_size: tuple[int, int], margin: int = 2) -> bool:

@@ -28,9 +28,9 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from tipr_jax.gallery.boxes import within
 from tipr_jax.gallery.detection import Detection, Frame
 from tipr_jax.paths import no_such_path
+from tipr_jax.preprocess.box import within
 
 NEEDED = ("file", "x", "y", "w", "h")
 OPTIONAL = ("frame", "seconds", "track", "score")

@@ -1,5 +1,6 @@
 """Measures a model's calibration on labelled photos and keeps it in a gallery, for its searches."""
 
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -8,15 +9,14 @@ from tqdm import tqdm
 from tipr_jax.data import Split
 from tipr_jax.gallery import calibration
 from tipr_jax.gallery.calibration import Curve
-from tipr_jax.gallery.store import Store
-from tipr_jax.inference.model import TrainedModel
-from tipr_jax.metrics.rerank import top_candidates
+from tipr_jax.gallery.interface import GalleryStore
+from tipr_jax.inference.embedder import Embedder
 
 SETTING = "calibration"
 
 
 class Line(NamedTuple):
-    """The score at which an answer's line is drawn, and how it was found.
+    """The score at which an answer's line is drawn, and how it was found; it hides nothing.
 
     false_alarms, misses: shares in 0 to 1 on `data`, with `photos` photos; reliable: the scores
     tell the right person from others well enough (`calibration.RELIABLE_AUC`).
@@ -37,9 +37,13 @@ class Line(NamedTuple):
         )
         return text if self.reliable else f"{text}; not reliable (AUC {self.auc:.2f})"
 
+    def above(self, scores: Sequence[float]) -> int:
+        """How many of a ranking's scores, best first, lie above the line or on it."""
+        return next((i for i, score in enumerate(scores) if score < self.score), len(scores))
+
 
 def measure(
-    model: TrainedModel, labelled: Split, language: str = "", rerank: int = 0
+    model: Embedder, labelled: Split, language: str = "", rerank: int = 0
 ) -> dict[str, Curve]:
     """{"cosine": curve}, and with rerank > 0 {"match": curve} of the matching head.
 
@@ -48,6 +52,8 @@ def measure(
     Raises:
       ValueError: nothing to measure, see `calibration.curve`; a model without a matching head.
     """
+    from tipr_jax.metrics.rerank import top_candidates  # not needed to draw a line
+
     if rerank:
         model.check_can_match()
     paths = [str(path) for path in labelled.image_path]
@@ -65,9 +71,17 @@ def measure(
 
 
 def remember(
-    store: Store, model: TrainedModel, curves: dict[str, Curve], data: str, photos: int, rate: float
+    store: GalleryStore,
+    model: Embedder,
+    curves: dict[str, Curve],
+    data: str,
+    photos: int,
+    rate: float,
+    language: str = "",
 ) -> None:
-    """Keeps the curves in the gallery; rate: the share of false alarms at which to draw the line.
+    """Keeps the curves in the gallery, for sentences in this language ("": the model's first).
+
+    rate: the share of false alarms at which to draw the line.
 
     Raises:
       ValueError: a rate outside 0 to 1.
@@ -76,16 +90,25 @@ def remember(
         curve.at(rate)
     stored: dict[str, Any] = {name: curve.as_stored() for name, curve in curves.items()}
     facts = {"model": model.fingerprint, "data": data, "photos": photos, "rate": rate}
-    store.remember(SETTING, facts | {"curves": stored})
+    store.remember(_setting(model, language), facts | {"curves": stored})
 
 
-def line(store: Store, score: str = "cosine") -> Line | None:
-    """Where to draw the line under answers by "cosine" or "match"; None without a calibration.
+def _setting(model: Embedder, language: str) -> str:
+    """Under which name a gallery keeps a language's calibration."""
+    index = model.language_index(language)
+    return f"{SETTING} {model.languages[index]}" if model.languages else SETTING
 
-    A calibration of another model than the one that is searched by does not count.
+
+def line(
+    store: GalleryStore, model: Embedder, score: str = "cosine", language: str = ""
+) -> Line | None:
+    """Where to draw the line under answers to a sentence, by "cosine" or "match".
+
+    None without a calibration of this model in this language. An answer to a picture has none: its
+    scores are of another kind than a sentence's.
     """
-    facts, model = store.setting(SETTING), store.current_model
-    if not facts or model is None or facts["model"] != model.fingerprint:
+    facts = store.setting(_setting(model, language))
+    if not facts or facts["model"] != model.fingerprint:
         return None
     if score not in facts["curves"]:
         return None

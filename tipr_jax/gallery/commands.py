@@ -1,6 +1,7 @@
 """What the gallery's commands do, one function each; `__main__` describes their options."""
 
 import argparse
+import functools
 import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -9,8 +10,9 @@ from typing import TYPE_CHECKING, Any
 from tipr_jax import command_line
 from tipr_jax.gallery import filters
 from tipr_jax.gallery.photos import told
-from tipr_jax.gallery.store import Item, Store
-from tipr_jax.paths import local_path, no_such_path
+from tipr_jax.gallery.store import Item
+from tipr_jax.gallery.stores import exists, gallery_place, open_store
+from tipr_jax.paths import local_path, model_path, no_such_path
 
 if TYPE_CHECKING:  # these import JAX: `list`, `delete` and `stats` do without it
     from tipr_jax.gallery.calibrate import Line
@@ -21,8 +23,9 @@ Words = Mapping[int, Sequence[tuple[str, float]]]  # item id -> words with their
 
 def add(options: argparse.Namespace) -> None:
     from tipr_jax.gallery.retriever import Added
+    from tipr_jax.inference import artifact
 
-    gallery = local_path(options.gallery, "--gallery")
+    gallery = gallery_place(options.gallery, "--gallery")
     places = [local_path(place, "PLACE") for place in options.places]
     for place in places:
         if not place.exists():
@@ -30,7 +33,8 @@ def add(options: argparse.Namespace) -> None:
     facts = {"camera": options.camera, "time": options.time, "tags": options.tag}
     meta = _own_fields(options.meta)
     retriever = _create_or_open(gallery, options.model, options.language)
-    done = [retriever.add(place, **facts, meta=meta, detect=options.detect) for place in places]
+    how = {"detect": options.detect, "engine": options.engine}
+    done = [retriever.add(place, **facts, meta=meta, **how) for place in places]
     total = Added(
         sum(d.new for d in done),
         sum(d.changed for d in done),
@@ -38,6 +42,7 @@ def add(options: argparse.Namespace) -> None:
         sum(d.vanished for d in done),
         [item for d in done for item in d.skipped],
     )
+    artifact.keep(retriever.model)
     items = len(retriever.index)
     if options.json:
         skipped = [item._asdict() for item in total.skipped]
@@ -48,12 +53,12 @@ def add(options: argparse.Namespace) -> None:
     print(f"{gallery}: {_added_in_words(total)}; it holds {_number(items, 'item')}")
 
 
-def _create_or_open(gallery: Path, model: str, language: str) -> "Retriever":
+def _create_or_open(gallery: str | Path, model: str, language: str) -> "Retriever":
     from tipr_jax.gallery.retriever import Retriever
 
     directory = _model_directory(model) if model else None
     command_line.check_devices()
-    if gallery.exists():
+    if exists(gallery):
         return Retriever.open(gallery, directory)
     if directory is None:
         raise ValueError(
@@ -86,7 +91,7 @@ def search(options: argparse.Namespace) -> None:
     from tipr_jax.gallery.retriever import Retriever, check_query
     from tipr_jax.gallery.sheet import draw, picture_path
 
-    gallery = local_path(options.gallery, "--gallery")
+    gallery = gallery_place(options.gallery, "--gallery")
     if options.sentence or not options.like:
         check_query(options.sentence)
     like = _photo(options.like)
@@ -99,7 +104,8 @@ def search(options: argparse.Namespace) -> None:
     retriever.model.language_index(options.language)
     notes = retriever.model.doubts(options.sentence, options.language) if options.sentence else []
     offset = (options.page - 1) * options.top
-    matches = retriever.search(
+    ask = functools.partial(
+        retriever.search,
         options.sentence,
         options.top,
         offset=offset,
@@ -108,7 +114,12 @@ def search(options: argparse.Namespace) -> None:
         language=options.language,
         rerank=options.rerank,
     )
-    line = calibrate.line(retriever.store, "match" if options.rerank else "cosine")
+    matches = ask(approximate=options.approximate)
+    if options.approximate:
+        notes.append(_recall(matches, ask()))
+    kind, line = "match" if options.rerank else "cosine", None
+    if not like:
+        line = calibrate.line(retriever.store, retriever.model, kind, options.language)
     among = len(retriever.store.select(where)) if where else len(retriever.index)
     words: Words = {}
     if options.explain and options.sentence:
@@ -132,6 +143,13 @@ def search(options: argparse.Namespace) -> None:
             print(f"picture: {picture}")
 
 
+def _recall(found: "Sequence[Match]", exact: "Sequence[Match]") -> str:
+    """How much of the exact answer an approximate one has."""
+    kept = len({match.item.id for match in found} & {match.item.id for match in exact})
+    share = kept / len(exact) if exact else 1.0
+    return f"approximate: {kept} of the exact answer's {len(exact)} matches, recall {share:.3f}"
+
+
 def _print_ranking(
     matches: "Sequence[Match]", offset: int, line: "Line | None", words: Words
 ) -> None:
@@ -147,7 +165,7 @@ def _print_ranking(
 
 
 def list(options: argparse.Namespace) -> None:
-    with Store.open(local_path(options.gallery, "--gallery")) as store:
+    with open_store(gallery_place(options.gallery, "--gallery")) as store:
         ids = store.select(filters.parse(options.where))
         first = (options.page - 1) * options.top
         items = store.items(ids[first : first + options.top])
@@ -165,7 +183,7 @@ def delete(options: argparse.Namespace) -> None:
     ids = [_id(part) for given in options.id for part in given.split(",")]
     if not ids and not options.where:
         raise ValueError("say what to delete: --id=3,5 or --where camera=gate")
-    with Store.open(local_path(options.gallery, "--gallery")) as store:
+    with open_store(gallery_place(options.gallery, "--gallery")) as store:
         if options.where:
             passing = store.select(filters.parse(options.where)).tolist()
             ids = [i for i in ids if i in set(passing)] if ids else passing
@@ -179,13 +197,16 @@ def delete(options: argparse.Namespace) -> None:
 
 def reindex(options: argparse.Namespace) -> None:
     from tipr_jax.gallery import reindex as reindexing
-    from tipr_jax.inference.model import load
+    from tipr_jax.gallery.models import open_model
+    from tipr_jax.inference import artifact
 
     directory = _model_directory(options.model)
-    with Store.open(local_path(options.gallery, "--gallery")) as store:
+    with open_store(gallery_place(options.gallery, "--gallery")) as store:
         command_line.check_devices()
-        done = reindexing.reindex(store, load(directory, options.language), options.language)
+        model = open_model(directory, options.language)
+        done = reindexing.reindex(store, model, options.language)
         figures = store.stats()
+    artifact.keep(model)
     if options.json:
         skipped = [s._asdict() for s in done.skipped]
         _print_json({"embedded": done.embedded, "skipped": skipped} | figures)
@@ -201,7 +222,8 @@ def calibrate(options: argparse.Namespace) -> None:
     from tipr_jax.gallery import calibration
     from tipr_jax.gallery.retriever import Retriever
 
-    gallery, root = local_path(options.gallery, "--gallery"), local_path(options.root, "--root")
+    gallery = gallery_place(options.gallery, "--gallery")
+    root = local_path(options.root, "--root")
     if not 0 <= options.false_alarms <= 1:
         raise ValueError(f"--false-alarms={options.false_alarms}: expected 0 to 1, as in 0.05")
     languages = (options.language,) if options.language else ()
@@ -211,7 +233,9 @@ def calibrate(options: argparse.Namespace) -> None:
     model = retriever.model
     curves = calibrating.measure(model, labelled, options.language, options.rerank)
     data, photos = f"{options.name} {options.split}", len(labelled.image_path)
-    calibrating.remember(retriever.store, model, curves, data, photos, options.false_alarms)
+    calibrating.remember(
+        retriever.store, model, curves, data, photos, options.false_alarms, options.language
+    )
     if options.json:
         _print_json({name: curve.as_stored() for name, curve in curves.items()})
         return
@@ -222,7 +246,7 @@ def calibrate(options: argparse.Namespace) -> None:
 
 
 def stats(options: argparse.Namespace) -> None:
-    with Store.open(local_path(options.gallery, "--gallery")) as store:
+    with open_store(gallery_place(options.gallery, "--gallery")) as store:
         figures = store.stats()
     if options.json:
         _print_json(figures)
@@ -238,7 +262,7 @@ def stats(options: argparse.Namespace) -> None:
 
 
 def _model_directory(given: str) -> Path:
-    directory = local_path(given, "--model")
+    directory = model_path(given, "--model")
     if not directory.is_dir():
         raise FileNotFoundError(no_such_path(directory, "run or model directory"))
     return directory

@@ -6,6 +6,7 @@ import sqlite3
 from collections.abc import Iterator
 from pathlib import Path
 
+from tipr_jax.gallery.interface import check_format
 from tipr_jax.paths import no_such_path
 
 APPLICATION_ID = 0x54495052  # "TIPR": how a gallery is told from another SQLite file
@@ -72,11 +73,11 @@ def open_existing(path: str) -> tuple[sqlite3.Connection, bool]:
     writable = os.access(path, os.W_OK) and os.access(folder, os.W_OK)
     with named(path):
         connection = _connect(path, writable=writable)
-        _check_format(connection, path)
+        _check_file(connection, path)
         return (_tuned(connection) if writable else connection), writable
 
 
-def _check_format(connection: sqlite3.Connection, path: str) -> None:
+def _check_file(connection: sqlite3.Connection, path: str) -> None:
     try:
         kind = connection.execute("PRAGMA application_id").fetchone()[0]
         version = connection.execute("PRAGMA user_version").fetchone()[0]
@@ -86,11 +87,7 @@ def _check_format(connection: sqlite3.Connection, path: str) -> None:
         kind = version = 0
     if kind != APPLICATION_ID:
         raise ValueError(f"{path} is not a gallery; make one: python -m tipr_jax.gallery add")
-    if version > FORMAT:
-        raise ValueError(
-            f"{path} has format {version}, this version of tipr_jax reads up to {FORMAT}; "
-            "update tipr_jax"
-        )
+    check_format(path, version, FORMAT)
 
 
 def _connect(path: str, *, writable: bool = True) -> sqlite3.Connection:

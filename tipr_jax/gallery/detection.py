@@ -5,8 +5,8 @@ from typing import NamedTuple, Protocol
 
 import numpy as np
 
-from tipr_jax.gallery.boxes import within, without_doubles
-from tipr_jax.gallery.store import Box
+from tipr_jax.gallery.boxes import without_doubles
+from tipr_jax.preprocess.box import Box, within
 
 LEAST_HEIGHT = 40  # pixels; below, no clothes are to be told apart
 

@@ -7,8 +7,13 @@ field may end in a comparison, >, >=, < or <=, as in {"time>=": "2026-11-01", "c
 """
 
 import re
+import sqlite3
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
+
+import numpy as np
+
+from tipr_jax.gallery.items import BOX
 
 FIELDS = {
     "id": "item.id",
@@ -22,6 +27,35 @@ FIELDS = {
 }
 _NUMBERS = ("id", "frame_time", "track")
 _TERM = re.compile(r"(?P<field>[^<>=]+?)\s*(?P<comparison>[<>]=?)?")
+
+
+def select(db: sqlite3.Connection, where: Mapping[str, Any]) -> np.ndarray:
+    """The ids of the table `item` that pass a filter, ascending, int64 [N].
+
+    Raises:
+      ValueError: an unknown field, or a value of the wrong kind.
+    """
+
+    def meta_fields() -> set[str]:
+        rows = db.execute("SELECT DISTINCT key FROM item, json_each(item.meta)")
+        return {row[0] for row in rows} - {BOX}
+
+    clause, values = to_sql(where, meta_fields)
+    rows = db.execute(f"SELECT id FROM item WHERE {clause} ORDER BY id", values)
+    return np.fromiter((row[0] for row in rows), np.int64)
+
+
+def cameras_and_tags(db: sqlite3.Connection, limit: int) -> tuple[list[str], list[str]]:
+    """The cameras and tags of the table `item`, sorted, at most `limit` of each."""
+    queries = (
+        "SELECT DISTINCT camera AS name FROM item WHERE camera IS NOT NULL",
+        "SELECT DISTINCT value AS name FROM item, json_each(item.tags)",
+    )
+    cameras, tags = (
+        [row[0] for row in db.execute(f"{query} ORDER BY name LIMIT ?", (limit,))]
+        for query in queries
+    )
+    return cameras, tags
 
 
 def to_sql(where: Mapping[str, Any], meta_fields: Callable[[], set[str]]) -> tuple[str, list[Any]]:

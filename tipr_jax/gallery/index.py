@@ -2,7 +2,8 @@
 
 The rows lie in blocks of one size, cut over the devices, so adding a row writes one block and
 compiles nothing. Removed rows and rows that a filter leaves out are masked before the ranking, and
-equal scores stay in item order.
+equal scores stay in item order. Removed rows keep their room until they are many; then the others
+move together, in blocks of the same size.
 """
 
 import functools
@@ -18,6 +19,7 @@ from tipr_jax import sharding
 BLOCK = 16384  # rows; 32 MiB of 512 float32 numbers
 QUERIES = (1, 4, 16, 64)  # a batch of queries is padded to one of these, so few programs compile
 RECALL = 0.95  # asked of an approximate search
+DEAD = 0.1  # the share of removed rows above which the others move together
 
 
 class Index:
@@ -73,14 +75,31 @@ class Index:
             block[offset : offset + count] = vectors[done : done + count]
             self._blocks.append(block)
             done += count
+        self._compact_if_worth_it()
 
     def remove(self, ids: Sequence[int] | np.ndarray) -> None:
-        """Rows that searches no longer find; their room comes back when the gallery is opened."""
+        """Rows that searches no longer find."""
         self._live[np.isin(self.ids, ids)] = False
         self._masks.clear()
+        self._compact_if_worth_it()
+
+    def _compact_if_worth_it(self) -> None:
+        """Moves the living rows together where many are dead and that frees a block or more."""
+        live = len(self)
+        crowded = len(self.ids) - live > DEAD * len(self.ids)
+        if not crowded or -(-live // self.block) == len(self._blocks):
+            return
+        blocks, ids, alive = self._blocks, self.ids, self._live
+        self._blocks, self.ids, self._live = [], ids[:0], alive[:0]
+        for number in range(len(blocks)):
+            part = slice(number * self.block, (number + 1) * self.block)
+            keep = alive[part]
+            vectors = np.asarray(blocks[number])[: len(keep)][keep]
+            blocks[number] = np.zeros(0)  # at no time are there two copies of all rows
+            self.add(ids[part][keep], vectors)
 
     def rows(self, ids: np.ndarray) -> np.ndarray:
-        """Which of the rows have one of these ids: bool [rows]."""
+        """Which of the rows have one of these ids: bool [rows], until rows come or go."""
         return np.isin(self.ids, ids)
 
     def search(

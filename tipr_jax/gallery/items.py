@@ -8,16 +8,9 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from tipr_jax.preprocess.box import Box
+
 Ids = Sequence[int] | np.ndarray
-
-
-class Box(NamedTuple):
-    """A region of a picture in pixels as people see it, after EXIF rotation: left, top, size."""
-
-    x: int
-    y: int
-    width: int
-    height: int
 
 
 @dataclasses.dataclass(frozen=True)
@@ -95,8 +88,21 @@ def from_row(row: tuple) -> Item:
     )
 
 
-def box_field(box: Box | None) -> dict[str, Any]:
-    return {} if box is None else {BOX: list(box)}
+def to_row(item: Item) -> tuple[Any, ...]:
+    """The values of `COLUMNS`, as SQLite takes them; `from_row` reads them."""
+    box = {} if item.box is None else {BOX: list(item.box)}
+    return (
+        item.id,
+        bytes.fromhex(item.content),
+        stored(item.path),
+        item.camera,
+        item.time,
+        item.frame_time,
+        item.track,
+        json.dumps(item.tags, ensure_ascii=False),
+        json.dumps(dict(item.meta) | box, ensure_ascii=False),
+        item.added,
+    )
 
 
 def stored(path: str) -> str | bytes:

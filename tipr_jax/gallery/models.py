@@ -9,10 +9,11 @@ from tipr_jax.gallery.interface import GalleryStore
 from tipr_jax.gallery.store import Model
 from tipr_jax.inference import exported
 from tipr_jax.inference.embedder import Embedder
+from tipr_jax.paths import model_path
 
 
 def open_model(model: str | Path | Embedder, language: str = "") -> Embedder:
-    """A model, or the one of a run, model or exported directory.
+    """A model, or the one of a run, model or exported directory, also hf://OWNER/NAME.
 
     language: of a run in several languages, take the checkpoint that is best in this one.
 
@@ -21,6 +22,7 @@ def open_model(model: str | Path | Embedder, language: str = "") -> Embedder:
     """
     if isinstance(model, Embedder):
         return model
+    model = model_path(model, "model")
     if exported.is_exported(model) and jax.device_count() == 1:
         return exported.ExportedModel(model)
     from tipr_jax.inference.model import load  # with Flax and Orbax, which take a second to import

@@ -4,10 +4,8 @@ from typing import NamedTuple
 
 import numpy as np
 
-from tipr_jax.gallery.boxes import fit_aspect
 from tipr_jax.gallery.detection import Detection, Frame
-from tipr_jax.gallery.pictures import crop
-from tipr_jax.gallery.store import Box
+from tipr_jax.preprocess.box import Box, crop, fit_aspect
 
 
 class PersonCrop(NamedTuple):

@@ -4,8 +4,9 @@ import numpy as np
 from PIL import Image, ImageDraw
 
 from tipr_jax.gallery import video
-from tipr_jax.gallery.store import Box, Item
+from tipr_jax.gallery.store import Item
 from tipr_jax.preprocess import image as preprocess
+from tipr_jax.preprocess.box import Box, crop
 
 LINE = (255, 196, 0)  # of the box: amber is seen on light and on dark clothes
 
@@ -40,12 +41,3 @@ def in_its_frame(item: Item) -> np.ndarray:
     ImageDraw.Draw(drawn).rectangle((x, y, x + width, y + height), outline=LINE, width=thickness)
     around = Box(x - width // 2, y - height // 4, 2 * width, height + height // 2)
     return crop(np.asarray(drawn), around)
-
-
-def crop(picture: np.ndarray, box: Box | None) -> np.ndarray:
-    """The part of a picture within a box, what lies outside the picture left out."""
-    if box is None:
-        return picture
-    rows = slice(max(0, box.y), max(0, box.y + box.height))
-    columns = slice(max(0, box.x), max(0, box.x + box.width))
-    return picture[rows, columns]

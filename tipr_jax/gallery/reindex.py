@@ -7,11 +7,12 @@ from typing import NamedTuple
 import numpy as np
 from tqdm import tqdm
 
+from tipr_jax.gallery.interface import GalleryStore
+from tipr_jax.gallery.models import register
 from tipr_jax.gallery.photos import Skipped, unreadable
 from tipr_jax.gallery.pictures import picture_of
-from tipr_jax.gallery.retriever import register
-from tipr_jax.gallery.store import Item, Store
-from tipr_jax.inference.model import ROWS, TrainedModel
+from tipr_jax.gallery.store import Item
+from tipr_jax.inference.embedder import ROWS, Embedder
 
 
 class Reindexed(NamedTuple):
@@ -21,7 +22,7 @@ class Reindexed(NamedTuple):
     skipped: list[Skipped]
 
 
-def reindex(store: Store, model: TrainedModel, language: str = "") -> Reindexed:
+def reindex(store: GalleryStore, model: Embedder, language: str = "") -> Reindexed:
     """Gives every item a vector of the model, then searches use it and other models' vectors go.
 
     An interrupted call loses nothing: the next one goes on where it ended, and until then the
@@ -32,7 +33,7 @@ def reindex(store: Store, model: TrainedModel, language: str = "") -> Reindexed:
 
     Raises:
       ValueError: features that are not finite; no picture could be read at all.
-      OSError: as `Store.add`.
+      OSError: as `GalleryStore.add`.
     """
     record = register(store, model, language)
     total = len(store.select()) - len(store.embedded(record))

@@ -8,15 +8,19 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from tipr_jax.gallery import scan
-from tipr_jax.gallery.adding import Adder
-from tipr_jax.gallery.detect import make_detector
+from tipr_jax.gallery.adding import Adder, FileEmbedder
+from tipr_jax.gallery.detect import Detector, make_detector
 from tipr_jax.gallery.index import Index
+from tipr_jax.gallery.interface import GalleryStore
+from tipr_jax.gallery.models import check_same_model, open_model, open_recorded, register
 from tipr_jax.gallery.photos import Skipped, find_photos
 from tipr_jax.gallery.pictures import picture_of
-from tipr_jax.gallery.store import IN_MEMORY, FileState, Item, Model, Store
+from tipr_jax.gallery.ray_adding import RayAdder
+from tipr_jax.gallery.store import IN_MEMORY, FileState, Item, Model
+from tipr_jax.gallery.stores import create_store, open_store
 from tipr_jax.gallery.video import is_video
-from tipr_jax.inference.model import ImageSource, TrainedModel, load
-from tipr_jax.metrics.retrieval import l2_normalise
+from tipr_jax.inference.embedder import Embedder, ImageSource
+from tipr_jax.metrics.unit_vectors import l2_normalise
 
 
 class Match(NamedTuple):
@@ -48,7 +52,7 @@ class Retriever:
     >>> retriever.search("a woman in a red coat", k=5, where={"camera": "gate"})
     """
 
-    def __init__(self, store: Store, model: TrainedModel, record: Model):
+    def __init__(self, store: GalleryStore, model: Embedder, record: Model):
         self.store, self.model, self.record = store, model, record
         self.index = Index(record.vector_size)
         self._seen: tuple[int, int] | None = None
@@ -56,47 +60,41 @@ class Retriever:
 
     @classmethod
     def create(
-        cls, path: str | Path, model: str | Path | TrainedModel, language: str = ""
+        cls, path: str | Path, model: str | Path | Embedder, language: str = ""
     ) -> "Retriever":
         """A new gallery for a model, or for the run or model directory that holds it.
 
         language: of a run in several languages, take the checkpoint that is best in this one.
 
         Raises:
-          ValueError, OSError: as `Store.create` and `inference.model.load`.
+          ValueError, OSError: as `create_store` and `models.open_model`.
         """
-        model = model if isinstance(model, TrainedModel) else load(model, language)
-        store = Store.create(path)
+        model = open_model(model, language)
+        store = create_store(path)
         record = register(store, model, language)
         store.remember("model", record.id)
         return cls(store, model, record)
 
     @classmethod
-    def open(cls, path: str | Path, model: str | Path | TrainedModel | None = None) -> "Retriever":
+    def open(cls, path: str | Path, model: str | Path | Embedder | None = None) -> "Retriever":
         """An existing gallery, with the model that it records or with the same one from elsewhere.
 
         Raises:
           ValueError: the model is another one than the vectors are of.
-          ValueError, OSError: as `Store.open` and `inference.model.load`.
+          ValueError, OSError: as `open_store` and `models.open_model`.
         """
-        store = Store.open(path)
+        store = open_store(path)
         record = store.current_model
         if record is None:
             raise ValueError(f"{path} has no model yet; add photos with --model=RUN")
         if model is None:
-            if not os.path.isdir(record.directory):
-                raise ValueError(
-                    f"{path}: its model was {record.directory}, which is not there; say where it "
-                    "is, as in --model=RUN"
-                )
-            model = record.directory
-        if not isinstance(model, TrainedModel):
-            model = load(model, record.facts["checkpoint_of_language"])
+            return cls(store, open_recorded(store, record), record)
+        model = open_model(model, record.facts["checkpoint_of_language"])
         check_same_model(store, record, model)
         return cls(store, model, record)
 
     @classmethod
-    def in_memory(cls, model: str | Path | TrainedModel, language: str = "") -> "Retriever":
+    def in_memory(cls, model: str | Path | Embedder, language: str = "") -> "Retriever":
         """A gallery without a file, for one process; as `create`."""
         return cls.create(IN_MEMORY, model, language)
 
@@ -109,6 +107,7 @@ class Retriever:
         tags: Sequence[str] = (),
         meta: Mapping[str, Any] | None = None,
         detect: str | None = None,
+        engine: str = "",
     ) -> Added:
         """Embeds the photos of a folder, one photo, or several, that are new or have changed.
 
@@ -121,14 +120,17 @@ class Retriever:
           detect: how people are found in whole pictures and videos, see `detect.make_detector`;
             default: as when the gallery was last added to, at first "none". Files that another
             detector has read are read again.
+          engine: "" embeds in this process, "ray" by the workers of `ray_adding`.
 
         Raises:
           ValueError: no photo at all; features that are not finite: the weights are damaged.
           FileNotFoundError: no such folder or file.
-          OSError: as `Store.add`.
+          OSError: as `GalleryStore.add`.
         """
         detect = str(detect or self.store.setting("detect", "none"))
         detector = make_detector(detect)
+        facts = dict(camera=camera, time=time, tags=tuple(tags), meta=dict(meta or {}))
+        adder = self._adder(engine, detect, detector, facts, place)
         if isinstance(place, str | Path):
             found = find_photos(place, also=is_video if detector else None)
             paths, skipped = found.paths, list(found.skipped)
@@ -140,8 +142,6 @@ class Retriever:
         changes = scan.compare(paths, known, name, root)
         self.store.remember("detect", detect)
         self.store.forget_files([p for p in changes.changed if known[p].detector != name])
-        facts = dict(camera=camera, time=time, tags=tuple(tags), meta=meta or {})
-        adder = Adder(self.store, self.model, self.record, detector, facts)
         failed = adder([*changes.new, *changes.changed])
         self.store.forget_files(changes.vanished)
         self._refresh()
@@ -154,6 +154,25 @@ class Retriever:
             [*skipped, *failed],
         )
 
+    def _adder(
+        self,
+        engine: str,
+        detect: str,
+        detector: Detector | None,
+        facts: dict[str, Any],
+        place: str | Path | Sequence[str | Path],
+    ) -> Adder | RayAdder:
+        """What reads, embeds and stores files. Errors as `add` and `RayAdder`."""
+        if not engine:
+            return Adder(self.store, self.record, FileEmbedder(self.model, detector, facts))
+        if engine != "ray":
+            raise ValueError(f"engine is {engine!r}, expected '' or 'ray'")
+        places = [place] if isinstance(place, str | Path) else place
+        name = "\0".join(os.path.abspath(place) for place in places)
+        known = self.record.directory  # the model may be this machine's own copy
+        directory = known if os.path.isdir(known) else self.model.directory
+        return RayAdder(self.store, self.record, directory, detect, facts, name)
+
     def search(
         self,
         sentence: str = "",
@@ -165,6 +184,7 @@ class Retriever:
         where: Mapping[str, Any] | None = None,
         language: str = "",
         rerank: int = 0,
+        approximate: bool = False,
     ) -> list[Match]:
         """The k best items after the first `offset`, best first; equal scores in item order.
 
@@ -177,6 +197,7 @@ class Retriever:
           language: of the sentence, "" for the model's first.
           rerank: how many of the best items a model with a matching head orders anew (their files
             are read again); the result has no other items.
+          approximate: as in `Index.search`.
 
         Raises:
           ValueError: an empty sentence without a picture, or an empty gallery; k below 1; a filter,
@@ -190,7 +211,8 @@ class Retriever:
         if rerank:
             self.model.check_can_match()
             check_query(sentence)
-        ((ids, scores),), _ = self.rank(query, rerank or k, where, 0 if rerank else offset)
+        depth, first = (rerank, 0) if rerank else (k, offset)
+        ((ids, scores),), _ = self.rank(query, depth, where, first, approximate=approximate)
         if not len(self.index):
             raise ValueError("the gallery is empty; add photos first")
         if rerank:
@@ -232,6 +254,8 @@ class Retriever:
         depth: int,
         where: Mapping[str, Any] | None = None,
         offset: int = 0,
+        *,
+        approximate: bool = False,
     ) -> tuple[list[tuple[np.ndarray, np.ndarray]], int]:
         """Several queries in one pass: `depth` items after the first `offset`, and among how many.
 
@@ -244,7 +268,8 @@ class Retriever:
         self._refresh()
         allowed = self.index.rows(self.store.select(where)) if where else None
         among = len(self.index) if allowed is None else int(allowed.sum())
-        return self.index.search(queries, depth, offset, allowed), among
+        found = self.index.search(queries, depth, offset, allowed, approximate=approximate)
+        return found, among
 
     def prepare(self, shapes: Iterable[tuple[int, int]]) -> None:
         """Compiles `rank` for these numbers of queries and depths, so that no later call waits."""
@@ -262,7 +287,7 @@ class Retriever:
     def put(
         self, items: Sequence[Item], images: Sequence[ImageSource], files: Mapping[str, FileState]
     ) -> list[int]:
-        """Items whose pictures are at hand, one each; the rest is as in `Store.add`."""
+        """Items whose pictures are at hand, one each; the rest is as in `GalleryStore.add`."""
         ids = self.store.add(items, self.model.embed_images(images), self.record, files)
         self._refresh()
         return ids
@@ -303,31 +328,6 @@ class Retriever:
             self.index, last = Index(self.record.vector_size), 0
         for new, vectors in self.store.vectors(self.record, after=last):
             self.index.add(new, vectors.astype(np.float32))
-
-
-def register(store: Store, model: TrainedModel, language: str = "") -> Model:
-    """Records a model in a gallery; language: which checkpoint of its run it is."""
-    facts = {
-        "method": model.method,
-        "image_size": list(model.config.image_size),
-        "resize": model.test_resize,
-        "languages": list(model.languages or model.caption_languages),
-        "checkpoint_of_language": language,
-    }
-    directory = os.path.abspath(model.directory) if model.directory else ""
-    return store.register_model(model.fingerprint, directory, model.feature_size, facts)
-
-
-def check_same_model(store: Store, record: Model, model: TrainedModel) -> None:
-    """Raises ValueError unless the gallery's vectors are this model's."""
-    if model.fingerprint != record.fingerprint:
-        here = model.directory or "the given model"
-        raise ValueError(
-            f"{store.path} holds vectors of another model ({record.directory}, "
-            f"{record.fingerprint[:8]}) than {here} ({model.fingerprint[:8]}), which cannot be "
-            f"compared; embed its photos again: python -m tipr_jax.gallery reindex "
-            f"--gallery={store.path} --model={here}"
-        )
 
 
 def check_query(sentence: str) -> None:

@@ -11,6 +11,8 @@ from tipr_jax.gallery.store import Item
 from tipr_jax.paths import local_path
 from tipr_jax.report.sheets import RetrievalSheet, draw_sheet
 
+FORMATS = (".png", ".jpg", ".jpeg", ".webp", ".pdf")
+
 
 def draw(title: str, matches: Sequence[Match], path: Path) -> None:
     """Draws into `path`, in the format of its ending."""
@@ -33,18 +35,13 @@ def picture_path(given: str) -> Path:
     """The file to draw into, .png unless given otherwise; its directory is made.
 
     Raises:
-      ValueError: matplotlib draws no such file.
+      ValueError: an ending that is none of `FORMATS`.
       OSError: the directory cannot be made or written.
     """
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-
     path = local_path(given, "--picture")
     path = path if path.suffix else path.with_suffix(".png")
-    known = FigureCanvasAgg.get_supported_filetypes()
-    if path.suffix[1:].lower() not in known:
-        raise ValueError(
-            f"--picture={given}: expected a name ending in .png, or {', '.join(known)}"
-        )
+    if path.suffix.lower() not in FORMATS:
+        raise ValueError(f"--picture={given}: expected a name ending in {', '.join(FORMATS)}")
     path.parent.mkdir(parents=True, exist_ok=True)
     is_new = not path.exists()
     with open(path, "ab"):  # can it be written? Better asked before all photos are read

@@ -9,6 +9,7 @@ that was acknowledged and leaves nothing half-made. One process writes at a time
 """
 
 import contextlib
+import dataclasses
 import datetime
 import json
 import os
@@ -21,24 +22,24 @@ import numpy as np
 
 from tipr_jax.gallery import database, filters
 from tipr_jax.gallery.database import IN_MEMORY
+from tipr_jax.gallery.interface import GalleryStore, check_shape, figures
 from tipr_jax.gallery.items import (
-    BOX,
     COLUMNS,
     Box,
     FileState,
     Ids,
     Item,
     Model,
-    box_field,
     from_row,
     loaded,
     stored,
+    to_row,
 )
 
 __all__ = ["IN_MEMORY", "Box", "FileState", "Ids", "Item", "Model", "Store"]
 
 
-class Store:
+class Store(GalleryStore):
     """A gallery file. Not for several threads at once; every process and thread opens its own."""
 
     def __init__(self, connection: sqlite3.Connection, path: str, *, writable: bool):
@@ -68,12 +69,6 @@ class Store:
     def close(self) -> None:
         self._db.close()
 
-    def __enter__(self) -> "Store":
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.close()
-
     # Settings and models.
 
     def setting(self, name: str, default: Any = None) -> Any:
@@ -88,16 +83,9 @@ class Store:
         rows = self._db.execute("SELECT id, fingerprint, directory, vector_size, facts FROM model")
         return [Model(*row[:4], facts=json.loads(row[4])) for row in rows]
 
-    @property
-    def current_model(self) -> Model | None:
-        """The model that searches use; None in a gallery that never had one."""
-        number = self.setting("model")
-        return next((model for model in self.models() if model.id == number), None)
-
     def register_model(
         self, fingerprint: str, directory: str, vector_size: int, facts: Mapping[str, Any]
     ) -> Model:
-        """The model of this fingerprint, recorded if it is new; its directory may have changed."""
         with self._change() as db:
             db.execute(
                 "INSERT INTO model (fingerprint, directory, vector_size, facts) "
@@ -108,7 +96,6 @@ class Store:
         return next(model for model in self.models() if model.fingerprint == fingerprint)
 
     def remove_model(self, model: Model) -> None:
-        """Forgets a model and its vectors; the items stay."""
         with self._change() as db:
             db.execute("DELETE FROM vector WHERE model = ?", (model.id,))
             db.execute("DELETE FROM model WHERE id = ?", (model.id,))
@@ -122,25 +109,7 @@ class Store:
         model: Model,
         files: Mapping[str, FileState] | None = None,
     ) -> list[int]:
-        """Items with their vectors, in one transaction; returns their ids.
-
-        An item whose content and region are there already keeps its id and gets the vector.
-
-        Args:
-          items: their `id` and `added` are not read.
-          vectors: float [N,C], stored as float16.
-          model: of this gallery, whose vectors they are.
-          files: the files that are read now, by path; items of a file's former content go, unless
-            another file has the same content.
-
-        Raises:
-          ValueError: vectors of another shape.
-          OSError: the disk is full, the file cannot be written, or another process writes to it.
-        """
-        if vectors.shape != (len(items), model.vector_size):
-            raise ValueError(
-                f"vectors have shape {vectors.shape}, expected {(len(items), model.vector_size)}"
-            )
+        check_shape(items, vectors, model)
         now = datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
         with self._change() as db:
             ids = [self._add_item(db, item, now) for item in items]
@@ -149,42 +118,34 @@ class Store:
                 "INSERT OR REPLACE INTO vector (model, item, value) VALUES (?, ?, ?)",
                 [(model.id, item, blob) for item, blob in zip(ids, blobs, strict=True)],
             )
-            for path, state in (files or {}).items():
-                self._record_file(db, path, state)
+            self._record_files(db, files or {})
         return ids
 
     @staticmethod
     def _add_item(db: sqlite3.Connection, item: Item, now: str) -> int:
-        content = bytes.fromhex(item.content)
-        values = (
-            content,
-            item.region,
-            stored(item.path),
-            item.camera,
-            item.time,
-            item.frame_time,
-            item.track,
-            json.dumps(item.tags, ensure_ascii=False),
-            json.dumps(dict(item.meta) | box_field(item.box), ensure_ascii=False),
-            now,
-        )
+        _, content, *facts = to_row(dataclasses.replace(item, added=now))
         cursor = db.execute(
             "INSERT INTO item (content, region, path, camera, time, frame_time, track, tags, meta, "
             "added) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?) ON CONFLICT DO NOTHING",
-            values,
+            (content, item.region, *facts),
         )
         if cursor.rowcount:
             return int(cursor.lastrowid or 0)
         where = "SELECT id FROM item WHERE content = ? AND region = ?"
         return db.execute(where, (content, item.region)).fetchone()[0]
 
-    def _record_file(self, db: sqlite3.Connection, path: str, state: FileState) -> None:
-        before = db.execute("SELECT content FROM file WHERE path = ?", (stored(path),)).fetchone()
-        content = bytes.fromhex(state.content)
-        values = (stored(path), state.size, state.mtime_ns, content, state.detector)
-        db.execute("INSERT OR REPLACE INTO file VALUES (?, ?, ?, ?, ?)", values)
-        if before and before[0] != content:
-            self._drop_unless_elsewhere(db, before[0], stored(path))
+    def _record_files(self, db: sqlite3.Connection, files: Mapping[str, FileState]) -> None:
+        """All of them first: two files may have swapped their contents."""
+        left: list[tuple[bytes, str | bytes]] = []
+        for path, state in files.items():
+            name, content = stored(path), bytes.fromhex(state.content)
+            before = db.execute("SELECT content FROM file WHERE path = ?", (name,)).fetchone()
+            values = (name, state.size, state.mtime_ns, content, state.detector)
+            db.execute("INSERT OR REPLACE INTO file VALUES (?, ?, ?, ?, ?)", values)
+            if before and before[0] != content:
+                left.append((before[0], name))
+        for content, name in left:
+            self._drop_unless_elsewhere(db, content, name)
 
     @staticmethod
     def _drop_unless_elsewhere(db: sqlite3.Connection, content: bytes, gone: Any) -> int:
@@ -200,16 +161,10 @@ class Store:
         return 0
 
     def record_files(self, files: Mapping[str, FileState]) -> None:
-        """Files that were read and whose content is known, or shows nobody."""
         with self._change() as db:
-            for path, state in files.items():
-                self._record_file(db, path, state)
+            self._record_files(db, files)
 
     def forget_files(self, paths: Sequence[str]) -> int:
-        """Files that are no longer there: their items go, unless another file has the content.
-
-        Returns how many items went.
-        """
         count = 0
         with self._change() as db:
             for path in map(stored, paths):
@@ -220,10 +175,6 @@ class Store:
         return count
 
     def delete(self, ids: Ids) -> int:
-        """Removes items with all their vectors; returns how many there were.
-
-        A file of which no item is left is forgotten, so a later rescan takes it anew.
-        """
         with self._change() as db:
             count = 0
             for number in ids:
@@ -238,7 +189,6 @@ class Store:
         return count
 
     def items(self, ids: Ids) -> list[Item]:
-        """The items of these ids, in this order; those that are gone are left out."""
         found: dict[int, Item] = {}
         for start in range(0, len(ids), 500):
             part = [int(i) for i in ids[start : start + 500]]
@@ -248,7 +198,6 @@ class Store:
         return [found[int(i)] for i in ids if int(i) in found]
 
     def known(self, content: str, model: Model) -> list[Item]:
-        """The items of a content that have a vector of the model."""
         rows = self._db.execute(
             f"SELECT {COLUMNS} FROM item JOIN vector ON vector.item = item.id "
             "WHERE content = ? AND vector.model = ?",
@@ -257,40 +206,18 @@ class Store:
         return [from_row(row) for row in rows]
 
     def select(self, where: Mapping[str, Any] | None = None) -> np.ndarray:
-        """The ids that pass a filter, ascending, int64 [N]; see `filters` for what it may say.
-
-        Raises:
-          ValueError: an unknown field or a value of the wrong kind.
-        """
-        clause, values = filters.to_sql(where or {}, self._meta_fields)
-        rows = self._db.execute(f"SELECT id FROM item WHERE {clause} ORDER BY id", values)
-        return np.fromiter((row[0] for row in rows), np.int64)
-
-    def _meta_fields(self) -> set[str]:
-        rows = self._db.execute("SELECT DISTINCT key FROM item, json_each(item.meta)")
-        return {row[0] for row in rows} - {BOX}
+        return filters.select(self._db, where or {})
 
     def cameras_and_tags(self, limit: int = 200) -> tuple[list[str], list[str]]:
-        """The cameras and tags that items have, sorted, at most `limit` of each."""
-        queries = (
-            "SELECT DISTINCT camera AS name FROM item WHERE camera IS NOT NULL",
-            "SELECT DISTINCT value AS name FROM item, json_each(item.tags)",
-        )
-        cameras, tags = (
-            [row[0] for row in self._db.execute(f"{query} ORDER BY name LIMIT ?", (limit,))]
-            for query in queries
-        )
-        return cameras, tags
+        return filters.cameras_and_tags(self._db, limit)
 
     def files(self) -> dict[str, FileState]:
-        """What is recorded of every file, by absolute path."""
         rows = self._db.execute("SELECT path, size, mtime_ns, content, detector FROM file")
         return {loaded(r[0]): FileState(r[1], r[2], r[3].hex(), r[4]) for r in rows}
 
     # Vectors.
 
     def vectors(self, model: Model, after: int = 0) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-        """(ids int64 [n], vectors float16 [n,C]) of items with a larger id, in item order."""
         cursor = self._db.execute(
             "SELECT item, value FROM vector WHERE model = ? AND item > ? ORDER BY item",
             (model.id, int(after)),  # SQLite would take a NumPy integer for bytes
@@ -301,11 +228,6 @@ class Store:
             yield ids, flat.reshape(len(rows), model.vector_size)
 
     def vectors_of(self, ids: Ids, model: Model) -> np.ndarray:
-        """The vectors of these items, in this order: float16 [N,C].
-
-        Raises:
-          KeyError: an item is gone, or has no vector of the model.
-        """
         query = "SELECT value FROM vector WHERE model = ? AND item = ?"
         out = np.empty((len(ids), model.vector_size), np.float16)
         for row, number in zip(out, ids, strict=True):
@@ -316,13 +238,11 @@ class Store:
         return out
 
     def embedded(self, model: Model) -> np.ndarray:
-        """The ids of the items that have a vector of the model, ascending, int64 [N]."""
         query = "SELECT item FROM vector WHERE model = ? ORDER BY item"
         rows = self._db.execute(query, (model.id,))
         return np.fromiter((row[0] for row in rows), np.int64)
 
     def without_vector(self, model: Model, limit: int, after: int = 0) -> list[Item]:
-        """Items with a larger id that the model has not embedded yet, at most `limit`."""
         rows = self._db.execute(
             f"SELECT {COLUMNS} FROM item WHERE id > ? AND NOT EXISTS "
             "(SELECT 1 FROM vector WHERE vector.item = item.id AND vector.model = ?) "
@@ -332,7 +252,6 @@ class Store:
         return [from_row(row) for row in rows]
 
     def add_vectors(self, ids: Ids, vectors: np.ndarray, model: Model) -> None:
-        """Vectors of items that are there, in one transaction; an item that is gone is left out."""
         blobs = [row.tobytes() for row in np.asarray(vectors, np.float16)]
         with self._change() as db:
             db.executemany(
@@ -344,31 +263,18 @@ class Store:
     # The state of the file.
 
     def changes(self) -> tuple[int, int]:
-        """Another pair of numbers after this process or another one changed the gallery."""
         return self._db.execute("PRAGMA data_version").fetchone()[0], self._db.total_changes
 
     def stats(self) -> dict[str, Any]:
-        """Figures of the gallery: items, files, models with their vectors, bytes on the disk."""
         one = lambda query: self._db.execute(query).fetchone()[0]  # noqa: E731
         per_model = dict(self._db.execute("SELECT model, count(*) FROM vector GROUP BY model"))
-        current = self.setting("model")
-        size = 0 if self.path == IN_MEMORY else os.path.getsize(self.path)
-        return {
-            "gallery": self.path,
-            "items": one("SELECT count(*) FROM item"),
-            "files": one("SELECT count(*) FROM file"),
-            "bytes": size,
-            "models": [
-                {
-                    "directory": model.directory,
-                    "fingerprint": model.fingerprint,
-                    "vector_size": model.vector_size,
-                    "vectors": per_model.get(model.id, 0),
-                    "searched": model.id == current,
-                }
-                for model in self.models()
-            ],
-        }
+        return figures(
+            self,
+            per_model,
+            items=one("SELECT count(*) FROM item"),
+            files=one("SELECT count(*) FROM file"),
+            bytes=0 if self.path == IN_MEMORY else os.path.getsize(self.path),
+        )
 
     @contextlib.contextmanager
     def _change(self) -> Iterator[sqlite3.Connection]:

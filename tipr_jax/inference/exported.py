@@ -56,30 +56,31 @@ class ExportedModel(Embedder):
         self.caption_languages = tuple(facts["caption_languages"])
         self.can_match, self.fingerprint = facts["can_match"], facts["fingerprint"]
         self.tokenizer = load_tokenizer(facts["tokenizer"], path / TOKENIZER_DIR)
-        self._programs: dict[str, list[str]] = facts["programs"]
+        self.programs: dict[str, list[str]] = facts["programs"]
         self._arrays: dict[str, jax.Array] = {}
 
     def encode_image(self, pixels: np.ndarray) -> jax.Array:
-        return self._run("encode_image", pixels)
+        return self.run("encode_image", pixels)
 
     def encode_text(self, text_ids: np.ndarray, language: int) -> jax.Array:
         name = f"encode_text_{self.languages[language]}" if language else "encode_text"
-        return self._run(name, text_ids)
+        return self.run(name, text_ids)
 
     def image_tokens(self, pixels: np.ndarray) -> jax.Array:
-        return self._run("image_tokens", pixels)
+        return self.run("image_tokens", pixels)
 
     def match_tokens(self, image_tokens: np.ndarray, text_ids: np.ndarray) -> np.ndarray:
-        text, mask = self._run("text_tokens", text_ids)
+        text, mask = self.run("text_tokens", text_ids)
         out = []
         for start in range(0, len(image_tokens), ROWS):
             image = image_tokens[start : start + ROWS]
             pair = (np.repeat(np.asarray(x), ROWS, axis=0) for x in (text, mask))
-            logits = self._run("match", padded(image, ROWS), *pair)
+            logits = self.run("match", padded(image, ROWS), *pair)
             out.append(np.asarray(logits)[: len(image), 1])
         return np.concatenate(out)
 
-    def _run(self, name: str, *inputs: Any) -> Any:
+    def run(self, name: str, *inputs: Any) -> Any:
+        """What a program gives for its inputs, see `inference.programs`."""
         return self._compiled(name)(self._parameters(name), *inputs)
 
     @functools.cache  # noqa: B019  # a process has one model or two
@@ -98,7 +99,7 @@ class ExportedModel(Embedder):
 
     def _parameters(self, name: str) -> dict[str, jax.Array]:
         """What a program takes, read when it is first wanted."""
-        wanted = self._programs[name]
+        wanted = self.programs[name]
         missing = [path for path in wanted if path not in self._arrays]
         if missing:
             weights = Path(self.directory) / WEIGHTS

@@ -14,6 +14,7 @@ from tipr_jax.inference.rerank import Reranker
 from tipr_jax.metrics.rerank import match_score
 from tipr_jax.models import get_method
 from tipr_jax.models.method import ModelConfig, Params
+from tipr_jax.paths import place
 from tipr_jax.sharding import batch_shards, put_params
 from tipr_jax.text import TOKENIZER_DIR, Tokenizer, load_tokenizer
 
@@ -101,7 +102,7 @@ def load(directory: str | Path, language: str = "") -> TrainedModel:
     Raises:
       ValueError: if `directory` is neither.
     """
-    method, model_config, _, params, tokenizer = read(Path(directory), language)
+    method, model_config, _, params, tokenizer = read(place(directory), language)
     resize = run_files.test_resize(directory)
     languages = run_files.caption_languages(directory)
     return TrainedModel(

@@ -31,6 +31,12 @@ from tipr_jax.precision import ComputePolicy
 from tipr_jax.train_state import define_model
 
 PLATFORMS = ("cpu", "cuda", "tpu")
+INPUTS = {  # of the programs that do not take text_ids
+    "encode_image": ("image",),
+    "image_tokens": ("image",),
+    "text_tokens": ("text_ids",),
+    "match": ("image_tokens", "text_tokens", "text_mask"),
+}
 
 
 class Program(NamedTuple):
@@ -45,6 +51,54 @@ def text_program(languages: Sequence[str], language: int) -> str:
     return f"encode_text_{languages[language]}" if language else "encode_text"
 
 
+def inputs_of(name: str) -> tuple[str, ...]:
+    """What a program takes besides the parameters, by name."""
+    return INPUTS.get(name, ("text_ids",))
+
+
+def outputs_of(name: str) -> tuple[str, ...]:
+    """What a program gives, by name: its own, and with the tokens of a text their mask."""
+    return ("text_tokens", "text_mask") if name == "text_tokens" else (name,)
+
+
+def functions(method: Method, config: ModelConfig, policy: ComputePolicy) -> dict[str, Callable]:
+    """What the programs of a model compute, by name: functions of (variables, *inputs)."""
+    config = config.for_inference()
+    run = Functions(define_model(method, config, policy)[0], policy.compute)
+    found: dict[str, Callable] = {"encode_image": run.encode_image}
+    for index in range(max(1, len(config.languages))):
+        found[text_program(config.languages, index)] = _in_language(run, index)
+    if config.can_match:
+        found |= {
+            "image_tokens": lambda params, image: run.image_tokens(params, image)[1],
+            "text_tokens": run.text_tokens,
+            "match": run.match,
+        }
+    return found
+
+
+def input_shapes(
+    method: Method, config: ModelConfig, policy: ComputePolicy, rows: Any
+) -> tuple[dict[str, Any], dict[str, jax.ShapeDtypeStruct]]:
+    """Shapes of the parameters by path, and of what the programs take, by name of the input.
+
+    rows: of the batch, a number or a symbol.
+    """
+    config = config.for_inference()
+    shapes = flatten(nnx.to_pure_dict(define_model(method, config, policy)[1]))
+    inputs = {
+        "image": jax.ShapeDtypeStruct((rows, *config.image_size, 3), np.uint8),
+        "text_ids": jax.ShapeDtypeStruct((rows, config.text_length), np.int32),
+    }
+    if config.can_match:
+        for name in ("image_tokens", "text_tokens"):
+            run = functions(method, config, policy)[name]
+            given = inputs[INPUTS[name][0]]
+            made = jax.eval_shape(run, unflatten(shapes), given)
+            inputs |= zip(outputs_of(name), jax.tree.leaves(made), strict=True)
+    return shapes, inputs
+
+
 def make_programs(
     method: Method, config: ModelConfig, policy: ComputePolicy, platforms: Sequence[str] = PLATFORMS
 ) -> dict[str, Program]:
@@ -52,30 +106,11 @@ def make_programs(
 
     config: training heads are left out. policy: without flash attention, which is of one platform.
     """
-    config = config.for_inference()
-    graphdef, abstract, _ = define_model(method, config, policy)
-    run = Functions(graphdef, policy.compute)
-    shapes = flatten(nnx.to_pure_dict(abstract))
     (rows,) = export.symbolic_shape("rows")
-    image = jax.ShapeDtypeStruct((rows, *config.image_size, 3), np.uint8)
-    text_ids = jax.ShapeDtypeStruct((rows, config.text_length), np.int32)
-
-    functions: dict[str, tuple[Callable, tuple]] = {"encode_image": (run.encode_image, (image,))}
-    for index in range(max(1, len(config.languages))):
-        encode = _in_language(run, index)
-        functions[text_program(config.languages, index)] = encode, (text_ids,)
-    if config.can_match:
-        params = unflatten(shapes)
-        _, tokens = jax.eval_shape(run.image_tokens, params, image)
-        text, mask = jax.eval_shape(run.text_tokens, params, text_ids)
-        functions |= {
-            "image_tokens": (lambda params, image: run.image_tokens(params, image)[1], (image,)),
-            "text_tokens": (run.text_tokens, (text_ids,)),
-            "match": (run.match, (tokens, text, mask)),
-        }
+    shapes, inputs = input_shapes(method, config, policy, rows)
     return {
-        name: _program(function, shapes, inputs, platforms)
-        for name, (function, inputs) in functions.items()
+        name: _program(function, shapes, tuple(inputs[i] for i in inputs_of(name)), platforms)
+        for name, function in functions(method, config, policy).items()
     }
 
 

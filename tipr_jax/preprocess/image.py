@@ -84,6 +84,16 @@ def decode(
     return _decode_truncated(data, name, max_pixels, size)
 
 
+def seen_size(path: str | os.PathLike) -> tuple[int, int]:
+    """(height, width) of an image as a person sees it, turned as EXIF says; reads the header alone.
+
+    Raises:
+      FileNotFoundError, ValueError: as `decode`; damage behind the header is not seen.
+    """
+    image = _open(*_read(path, None, MAX_BYTES), MAX_PIXELS)
+    return (image.height, image.width) if _orientation(image) < 5 else image.size
+
+
 def from_array(image: np.ndarray) -> np.ndarray:
     """uint8 [H,W,3] of an array that is RGB, grey [H,W] or [H,W,1], or RGBA [H,W,4].
 

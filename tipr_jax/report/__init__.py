@@ -11,7 +11,8 @@ import os
 import pathlib
 from collections.abc import Iterator, Mapping, Sequence
 
-from tipr_jax import run_files
+from tipr_jax import bucket, run_files
+from tipr_jax.paths import place
 from tipr_jax.report.curves import curve_section, read_curves
 from tipr_jax.report.metric_table import cell, metric_section
 from tipr_jax.report.sheets import RetrievalSheet, sheet_section
@@ -64,26 +65,25 @@ def write_report(
       FileNotFoundError: `workdir` does not exist.
       ValueError: `results.json` or `config.json` is not valid JSON.
     """
-    workdir = pathlib.Path(workdir)
+    workdir = place(workdir)
     if not workdir.is_dir():
         raise FileNotFoundError(f"{workdir} does not exist; train first, or fix --workdir")
     results = _read_json(workdir / run_files.RESULTS)
     config = _read_json(workdir / run_files.CONFIG)
-    pictures = workdir / run_files.REPORT_PICTURES
-    pictures.mkdir(exist_ok=True)
-    for old in pictures.glob("sheet_*.png"):
+    for old in (workdir / run_files.REPORT_PICTURES).glob("sheet_*.png"):
         old.unlink()
-    sections = [
-        metric_section(results),
-        curve_section(read_curves(workdir), pictures),
-        *(sheet_section(h, s, pictures, i) for i, (h, s) in enumerate((sheets or {}).items())),
-        _config_section(config),
-    ]
+    with bucket.filled(workdir / run_files.REPORT_PICTURES) as pictures:
+        sections = [
+            metric_section(results),
+            curve_section(read_curves(workdir), pictures),
+            *(sheet_section(h, s, pictures, i) for i, (h, s) in enumerate((sheets or {}).items())),
+            _config_section(config),
+        ]
     page = _PAGE.format(title=html.escape(title), body="\n".join(filter(None, sections)))
     path = workdir / run_files.REPORT
     draft = path.with_name(f"{run_files.REPORT}.tmp")
     draft.write_text(page, "utf-8")
-    os.replace(draft, path)
+    draft.replace(path)
     return path
 
 

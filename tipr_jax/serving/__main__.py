@@ -23,7 +23,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from tipr_jax import command_line
-from tipr_jax.paths import local_path, no_such_path
+from tipr_jax.gallery.stores import beside, exists, gallery_place
+from tipr_jax.paths import model_path, no_such_path
 
 if TYPE_CHECKING:
     from tipr_jax.gallery.retriever import Retriever
@@ -35,7 +36,7 @@ DRAIN_S = 6  # for requests that are being answered when the service is told to 
 def make_parser() -> command_line.Parser:
     example = f"{PROGRAM} --gallery=my.gallery"
     parser = command_line.Parser(prog=PROGRAM, description=__doc__, example=example)
-    parser.add_argument("--gallery", required=True, help="the gallery's file")
+    parser.add_argument("--gallery", required=True, help="its file, or its address on Milvus")
     parser.add_argument(
         "--model",
         default="",
@@ -70,8 +71,8 @@ def serve(options: argparse.Namespace) -> None:
     except ModuleNotFoundError as error:
         raise ValueError(f"{error}; install the service: pip install 'tipr_jax[serve]'") from None
     check_exposure(options.host, options.token)
-    gallery = local_path(options.gallery, "--gallery")
-    model = local_path(options.model, "--model") if options.model else None
+    gallery = gallery_place(options.gallery, "--gallery")
+    model = model_path(options.model, "--model") if options.model else None
     if model is not None and not model.is_dir():
         raise FileNotFoundError(no_such_path(model, "run or model directory"))
     listening = _listen(options.host, options.port)
@@ -82,7 +83,8 @@ def serve(options: argparse.Namespace) -> None:
         functools.partial(_open, gallery, model), functools.partial(_prepare, address), measures
     )
     worker.start()
-    app = make_app(worker, measures, Keys(options.token), AuditLog(f"{gallery}.audit.jsonl"))
+    audit = AuditLog(f"{beside(gallery)}.audit.jsonl")
+    app = make_app(worker, measures, Keys(options.token), audit)
     config = uvicorn.Config(
         app,
         http="h11",  # limits the size of a request's head
@@ -99,10 +101,10 @@ def serve(options: argparse.Namespace) -> None:
     uvicorn.Server(config).run(sockets=[listening])
 
 
-def _open(gallery: Path, model: Path | None) -> "Retriever":
+def _open(gallery: str | Path, model: Path | None) -> "Retriever":
     from tipr_jax.gallery.retriever import Retriever
 
-    if model is not None and not gallery.exists():
+    if model is not None and not exists(gallery):
         return Retriever.create(gallery, model)
     return Retriever.open(gallery, model)
 

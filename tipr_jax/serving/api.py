@@ -2,14 +2,14 @@
 
 import dataclasses
 import os
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal, Self
 
 from fastapi import APIRouter, Depends, File, Form, Path, Query, Request, Response, UploadFile
-from pydantic import BaseModel, ConfigDict, Field, field_validator
+from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
 from tipr_jax.gallery.store import Item
 from tipr_jax.serving.answers import described
-from tipr_jax.serving.limits import Count, ItemId, Name, Offset, Sentence, Time
+from tipr_jax.serving.limits import Count, ItemId, Name, Offset, Sentence, Time, Word
 from tipr_jax.serving.searching import Search
 from tipr_jax.serving.service import Service
 
@@ -32,21 +32,24 @@ def who_of(request: Request) -> str:
 TheService = Annotated[Service, Depends(service_of)]
 Who = Annotated[str, Depends(who_of)]
 Id = Annotated[ItemId, Path()]
+Picture = Annotated[UploadFile, File(description="JPEG, PNG, BMP or WebP of one person")]
 
 
 class SearchRequest(BaseModel):
-    """A sentence, the id of an item to look like, or both; one page of the ranking."""
+    """A sentence, the looks of an item or of a sent picture, or words and looks; a page of it."""
 
     model_config = ConfigDict(extra="forbid", strict=True)
 
     sentence: Sentence = ""
-    like: ItemId | None = None
+    like: ItemId | None = Field(None, description="an item that the person looks like")
+    picture: Word = Field("", description="what POST /api/pictures answered, instead of like")
     k: Count = 10
     offset: Offset = 0
     where: Annotated[dict[Name, Value], Field(max_length=16)] = Field(
         {}, description="as in {'camera': ['gate', 'hall'], 'time>=': '2026-11-29', 'tag': 'vip'}"
     )
-    language: Name = ""
+    language: Name = Field("", description="of the sentence, one of the gallery's")
+    rerank: bool = Field(False, description="the matching head orders the best 64 anew; slower")
 
     @field_validator("where")
     @classmethod
@@ -54,6 +57,12 @@ class SearchRequest(BaseModel):
         if any(field.strip(" <>=") == "path" for field in where):
             raise ValueError("the service shows no paths; filter by camera, time, tag or id")
         return where
+
+    @model_validator(mode="after")
+    def _one_looks(self) -> Self:
+        if self.like and self.picture:
+            raise ValueError("like and picture are two people; give one of them")
+        return self
 
 
 class ItemAnswer(BaseModel):
@@ -72,9 +81,26 @@ class ItemAnswer(BaseModel):
 
 
 class MatchAnswer(ItemAnswer):
-    """An item with its score, the cosine similarity."""
+    """An item with its score: the cosine similarity, or the matching head's logit."""
 
     score: float
+    by: Literal["cosine", "match"]
+
+
+class LineAnswer(BaseModel):
+    """The calibrated line; it hides nothing. above: how many matches, up to this page's end.
+
+    false_alarms, misses: shares of the searches on `photos` photos of `data`.
+    """
+
+    score: float
+    above: int
+    false_alarms: float
+    misses: float
+    auc: float
+    reliable: bool
+    photos: int
+    data: str
 
 
 class SearchAnswer(BaseModel):
@@ -82,7 +108,14 @@ class SearchAnswer(BaseModel):
 
     among: int
     notes: list[str]
+    line: LineAnswer | None
     matches: list[MatchAnswer]
+
+
+class PictureAnswer(BaseModel):
+    """The word for a picture to search by."""
+
+    picture: str
 
 
 class WordAnswer(BaseModel):
@@ -103,6 +136,7 @@ class GalleryAnswer(BaseModel):
     """How many items there are, and what searches can ask for; languages: [] for a single one."""
 
     items: int
+    can_rerank: bool
     languages: list[str]
     cameras: list[str]
     tags: list[str]
@@ -123,18 +157,41 @@ async def gallery(service: TheService) -> GalleryAnswer:
 
 @router.post("/search", responses=described(404))
 async def search(body: SearchRequest, service: TheService, who: Who) -> SearchAnswer:
-    """The best items for a sentence, best first, and the ones that look like an item."""
-    asked = Search(body.sentence, body.like or 0, body.k, body.offset, body.where, body.language)
-    found = await service.search(who, asked)
-    matches = [MatchAnswer(score=match.score, **_facts(match.item)) for match in found.matches]
-    return SearchAnswer(among=found.among, notes=found.notes, matches=matches)
+    """The best items for a sentence, best first, or the ones that look like somebody."""
+    asked = Search(
+        body.sentence,
+        body.like or 0,
+        k=body.k,
+        offset=body.offset,
+        where=body.where,
+        language=body.language,
+        rerank=body.rerank,
+    )
+    found = await service.search(who, asked, body.picture)
+    matches = [
+        MatchAnswer(
+            score=match.score,
+            by="match" if number < found.matched else "cosine",
+            **_facts(match.item),
+        )
+        for number, match in enumerate(found.matches)
+    ]
+    line = LineAnswer(above=found.above, **found.line._asdict()) if found.line else None
+    return SearchAnswer(among=found.among, notes=found.notes, line=line, matches=matches)
+
+
+@router.post("/pictures", status_code=201, responses=described(415))
+async def picture(service: TheService, who: Who, picture: Picture) -> PictureAnswer:
+    """A picture to search by. It is kept in memory for an hour and becomes no item."""
+    word = await service.look(who, picture.filename or "", await picture.read())
+    return PictureAnswer(picture=word)
 
 
 @router.post("/items", status_code=201, responses=described(415))
 async def add(
     service: TheService,
     who: Who,
-    picture: Annotated[UploadFile, File(description="JPEG, PNG, BMP or WebP of one person")],
+    picture: Picture,
     camera: Annotated[Name | None, Form()] = None,
     time: Annotated[Time | None, Form()] = None,
     tag: Annotated[list[Name], Form(max_length=50)] = [],  # noqa: B006  # FastAPI copies it
@@ -162,13 +219,13 @@ async def delete(number: Id, service: TheService, who: Who) -> None:
 @router.get("/items/{number}/thumbnail", response_class=Response, responses=JPEG | described(404))
 async def thumbnail(number: Id, service: TheService) -> Response:
     """The person, small."""
-    return _jpeg(await service.thumbnail(number))
+    return jpeg(await service.thumbnail(number))
 
 
 @router.get("/items/{number}/frame", response_class=Response, responses=JPEG | described(404))
-async def frame(number: Id, service: TheService) -> Response:
+async def frame(number: Id, service: TheService, who: Who) -> Response:
     """The whole picture that the person is in, with the person's box."""
-    return _jpeg(await service.frame(number))
+    return jpeg(await service.frame(who, number))
 
 
 @router.get("/items/{number}/words", responses=described(404))
@@ -190,7 +247,8 @@ def _facts(item: Item) -> dict[str, Any]:
     return {name: facts[name] for name in ItemAnswer.model_fields}
 
 
-def _jpeg(data: bytes) -> Response:
+def jpeg(data: bytes) -> Response:
+    """A picture as an answer."""
     # An id is never used twice and its picture never changes, so a browser may keep it.
     return Response(
         data, media_type="image/jpeg", headers={"Cache-Control": "private, max-age=600"}

@@ -19,9 +19,13 @@ from typing import Any, NamedTuple, Self
 import numpy as np
 from PIL import Image, ImageDraw
 
-from tipr_jax.gallery.pictures import crop, whole_picture
+from tipr_jax.gallery.pictures import whole_picture
 from tipr_jax.gallery.retriever import Retriever
 from tipr_jax.gallery.store import FileState, Item
+from tipr_jax.gallery.stores import beside
+from tipr_jax.inference.embedder import Embedder
+from tipr_jax.preprocess import image as preprocess
+from tipr_jax.preprocess.box import crop
 
 THUMBNAIL = (192, 384)  # width, height; shown at half of it, for dense screens
 FRAME = (1600, 1600)
@@ -100,7 +104,7 @@ def _put(retriever: Retriever, new: Mapping[str, Upload]) -> dict[str, int]:
 
 def folder_of(retriever: Retriever) -> Path:
     """Where the gallery keeps uploaded pictures."""
-    return Path(os.path.abspath(f"{retriever.store.path}.pictures"))
+    return Path(os.path.abspath(f"{beside(retriever.store.path)}.pictures"))
 
 
 def _keep(folder: Path, upload: Upload) -> str:
@@ -141,6 +145,16 @@ def sweep(retriever: Retriever) -> None:
         kept = _KEPT.fullmatch(path.name) and str(path) not in known
         if kept and path.stat().st_mtime < time.time() - _ABANDONED_S:
             path.unlink()
+
+
+def read(model: Embedder, data: bytes, name: str) -> tuple[np.ndarray, bytes]:
+    """A sent picture: uint8 [H,W,3] at the model's size, and its thumbnail as a JPEG.
+
+    Raises:
+      ValueError: it is none, or (ImageTooLargeError) it is too large; the message says name.
+    """
+    pixels, (width, height) = model.read_image(data, name), THUMBNAIL
+    return pixels, _jpeg(preprocess.decode(data, name=name, size=(height, width)), THUMBNAIL)
 
 
 def thumbnail(item: Item) -> bytes:

@@ -10,6 +10,9 @@ from typing import Protocol, runtime_checkable
 
 import numpy as np
 
+from tipr_jax.bucket import filled, is_address, read_locally
+from tipr_jax.paths import place
+
 TOKENIZER_DIR = "tokenizer"  # of a run or model directory, if its vocabulary is its own
 
 
@@ -63,10 +66,14 @@ def load_tokenizer(name: str, directory: str | os.PathLike = "") -> Tokenizer:
     """
     if name not in TOKENIZERS:
         raise ValueError(f"tokenizer {name!r} is unknown; use one of {', '.join(TOKENIZERS)}")
-    return TOKENIZERS[name](directory)
+    if not is_address(directory):
+        return TOKENIZERS[name](directory)
+    with read_locally(place(directory)) as copy:
+        return TOKENIZERS[name](copy)
 
 
 def save_tokenizer(tokenizer: Tokenizer, directory: str | os.PathLike) -> None:
     """Keeps a vocabulary of its own in a run or model directory; others come with the package."""
     if isinstance(tokenizer, Saved):
-        tokenizer.save(os.path.join(directory, TOKENIZER_DIR))
+        with filled(place(directory) / TOKENIZER_DIR) as folder:
+            tokenizer.save(folder)

@@ -33,10 +33,10 @@ _NUM_MERGES = 48_893
 _MERGES_SHA256 = "af252de096663c39bd3e9be45ffd5df45e34270f5e3ed9cf09231f8172932f02"
 
 _SPECIAL_IDS = {"<|mask|>": MASK_ID, "<|startoftext|>": SOT_ID, "<|endoftext|>": EOT_ID}
-_WORDS = r"'s|'t|'re|'ve|'m|'ll|'d|[\p{L}]+|[\p{N}]|[^\s\p{L}\p{N}]+"
-_WORD_PATTERN = regex.compile(_WORDS, regex.IGNORECASE)
+WORDS = r"'s|'t|'re|'ve|'m|'ll|'d|[\p{L}]+|[\p{N}]|[^\s\p{L}\p{N}]+"
+_WORD_PATTERN = regex.compile(WORDS, regex.IGNORECASE)
 _SPECIAL_OR_WORD_PATTERN = regex.compile(
-    "|".join(regex.escape(token) for token in _SPECIAL_IDS) + "|" + _WORDS, regex.IGNORECASE
+    "|".join(regex.escape(token) for token in _SPECIAL_IDS) + "|" + WORDS, regex.IGNORECASE
 )
 
 
@@ -97,9 +97,9 @@ class ClipTokenizer:
         tokens = [*self._symbol_to_byte, *(s + "</w>" for s in self._symbol_to_byte)]
         tokens += ["".join(pair) for pair in merges]
         vocab = {token: i for i, token in enumerate(tokens)}
-        self._bpe = Tokenizer(models.BPE(vocab, merges, end_of_word_suffix="</w>"))
+        self.bpe = Tokenizer(models.BPE(vocab, merges, end_of_word_suffix="</w>"))
         # Words are split beforehand by the `regex` module, as released (what is a letter?).
-        self._bpe.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)
+        self.bpe.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)
 
     def __call__(
         self, texts: Sequence[str], length: int, *, allow_special: bool = False
@@ -131,7 +131,7 @@ class ClipTokenizer:
         check_texts(texts)
         pattern = _SPECIAL_OR_WORD_PATTERN if allow_special else _WORD_PATTERN
         words = [pattern.findall(clean(text)) for text in texts]
-        encoded = [e.ids for e in self._bpe.encode_batch_fast(words, is_pretokenized=True)]
+        encoded = [e.ids for e in self.bpe.encode_batch_fast(words, is_pretokenized=True)]
         if not allow_special:
             return encoded
         return [
@@ -143,7 +143,7 @@ class ClipTokenizer:
         ids: list[int] = []
         for word in words:
             special = _SPECIAL_IDS.get(word)
-            ids += [special] if special else self._bpe.encode([word], is_pretokenized=True).ids
+            ids += [special] if special else self.bpe.encode([word], is_pretokenized=True).ids
         return ids
 
     def decode(self, ids: Iterable[int]) -> str:
@@ -160,6 +160,6 @@ class ClipTokenizer:
         ids = ids[: ids.index(EOT_ID)] if EOT_ID in ids else ids
         specials = {MASK_ID: "<|mask|></w>", SOT_ID: ""}
         # Every id below VOCAB_SIZE that is not a control token has a token.
-        symbols = "".join(specials.get(i, self._bpe.id_to_token(i) or "") for i in ids)
+        symbols = "".join(specials.get(i, self.bpe.id_to_token(i) or "") for i in ids)
         data = bytes(self._symbol_to_byte[symbol] for symbol in symbols)
         return data.decode("utf-8", errors="replace").replace("</w>", " ")

@@ -49,7 +49,7 @@ class WordPieceTokenizer:
         self.pieces = tuple(pieces)
         ids = {piece: i for i, piece in enumerate(self.pieces)}
         self.cls_id, self.mask_id = ids[CLS], ids[MASK]
-        self._tokenizer = _untrained(models.WordPiece(ids, unk_token=UNKNOWN))
+        self.library = _untrained(models.WordPiece(ids, unk_token=UNKNOWN))
 
     @property
     def vocab_size(self) -> int:
@@ -79,7 +79,7 @@ class WordPieceTokenizer:
             raise ValueError(f"text length is {length}; it must be at least 1 to hold [CLS]")
         rows = np.zeros((len(texts), length), np.int32)
         rows[:, 0] = self.cls_id
-        encoded = self._tokenizer.encode_batch_fast(list(texts), add_special_tokens=False)
+        encoded = self.library.encode_batch_fast(list(texts), add_special_tokens=False)
         for row, encoding in zip(rows, encoded, strict=True):
             ids = encoding.ids[: length - 1]
             row[1 : 1 + len(ids)] = ids

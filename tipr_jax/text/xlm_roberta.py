@@ -26,7 +26,9 @@ BOS_ID, PAD_ID, EOS_ID, UNKNOWN_ID = range(4)
 # The special pieces of a tokenizer.json: at the beginning and at the end of its vocabulary.
 FIRST, LAST = ("<s>", "<pad>", "</s>", "<unk>"), "<mask>"
 MODEL_FILE, JSON_FILE = "sentencepiece.bpe.model", "tokenizer.json"
-_PUNCTUATION = str.maketrans(dict.fromkeys('.!"()*#:;~', " "))  # other scripts keep theirs
+PUNCTUATION = '.!"()*#:;~'  # other scripts keep theirs
+
+_TO_SPACES = str.maketrans(dict.fromkeys(PUNCTUATION, " "))
 
 # texts -> ids of their pieces, <s> and </s> excluded
 Encode = Callable[[list[str]], list[list[int]]]
@@ -37,7 +39,7 @@ def clean(text: str, words: int | None = None) -> str:
 
     Only runs of white space become one space; a single tab or line feed inside stays, as released.
     """
-    text = re.sub(r"\s{2,}", " ", text.lower().translate(_PUNCTUATION))
+    text = re.sub(r"\s{2,}", " ", text.lower().translate(_TO_SPACES))
     return " ".join(text.rstrip("\n").strip(" ").split(" ")[:words])
 
 
@@ -174,10 +176,22 @@ def _read_model(content: bytes) -> tuple[Encode, int]:
 
 
 def _read_json(content: bytes) -> tuple[Encode, int]:
+    """A `library_vocabulary`: (encode, vocabulary size)."""
+    tokenizer = library_vocabulary(content)
+
+    def encode(texts: list[str]) -> list[list[int]]:
+        return [row.ids for row in tokenizer.encode_batch_fast(texts, add_special_tokens=False)]
+
+    return encode, tokenizer.get_vocab_size()
+
+
+def library_vocabulary(content: bytes) -> tokenizers.Tokenizer:
     """A Unigram model of the `tokenizers` library, with the ids of XLM-R.
 
     Special pieces get names that nobody can type, and what adds `<s>` and `</s>` is left out.
-    Returns (encode, vocabulary size). Raises ValueError for anything else.
+
+    Raises:
+      ValueError: the content is anything else.
     """
     try:
         file = json.loads(content)
@@ -195,14 +209,9 @@ def _read_json(content: bytes) -> tuple[Encode, int]:
         entry[0] = "\0" + entry[0]
     file |= {"added_tokens": [], "post_processor": None, "truncation": None, "padding": None}
     try:
-        tokenizer = tokenizers.Tokenizer.from_str(json.dumps(file))
+        return tokenizers.Tokenizer.from_str(json.dumps(file))
     except Exception as error:  # the library raises nothing more precise
         raise ValueError(f"not a tokenizer ({error})") from None
-
-    def encode(texts: list[str]) -> list[list[int]]:
-        return [row.ids for row in tokenizer.encode_batch_fast(texts, add_special_tokens=False)]
-
-    return encode, len(vocab)
 
 
 READERS: dict[str, Callable[[bytes], tuple[Encode, int]]] = {

@@ -128,7 +128,7 @@ def test_columns(make_source):
     np.testing.assert_array_equal(only["phrase_ids"], columns["phrase_ids"])
 
 
-@pytest.mark.parametrize("name", ["cuhk_pedes", "icfg_pedes", "image_text_pairs"])
+@pytest.mark.parametrize("name", ["cuhk_pedes", "icfg_pedes", "manifest"])
 def test_the_word_level_of_cuhk_pedes_alone_reads_attributes(name, write_layout, make_source):
     root = str(write_layout("cuhk_pedes", images=False))
     train_split = load_dataset("cuhk_pedes", root)["train"]

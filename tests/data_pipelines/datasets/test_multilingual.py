@@ -332,10 +332,10 @@ def test_missing_val_files_leave_no_val_splits_to_evaluate(config):
     assert DataModule(config, lengths).evaluation_splits(("val", "test")) == ["test", "test_zh"]
 
 
-def test_image_text_has_one_language(config):
-    config.data.name = "image_text_pairs"
+def test_pre_training_lists_have_one_language(config):
+    config.data.name, config.data.caption_lists = "manifest", ("list.json",)
     with pytest.raises(
-        ValueError, match="image_text_pairs has one language, but en, zh are asked for"
+        ValueError, match="data.caption_lists are in one language, but en, zh are asked for"
     ):
         DataModule(config)
 

@@ -6,7 +6,7 @@ from collections import Counter
 import numpy as np
 
 from data_pipelines.columns import clauses
-from data_pipelines.datasets.image_text_pairs import clean_caption
+from data_pipelines.manifest.cleaning import clean_caption
 from data_pipelines.sampler import identity_order
 from parity.report import Report, absolute
 from tipr_jax.metrics.retrieval import embedding_ranks, gallery_images, metrics_from_ranks

@@ -7,7 +7,7 @@ from urllib.parse import urlencode
 from fastapi import Query
 from pydantic import BaseModel, BeforeValidator, Field
 
-from tipr_jax.serving.limits import ItemId, Name, Sentence, Time
+from tipr_jax.serving.limits import ItemId, Name, Sentence, Time, Word
 from tipr_jax.serving.searching import Search
 
 ITEMS = 24  # of a page: full rows of 2, 3, 4, 6 and 8
@@ -17,11 +17,17 @@ _EMPTY = BeforeValidator(lambda value: None if value == "" else value)
 
 
 class Address(BaseModel):
-    """An address's query. q: the sentence; like: an item; since, until: times, included."""
+    """An address's query.
+
+    q: the sentence; like: an item; picture: the word for a sent picture; since, until: times,
+    included; rerank: by the matching head, where there is a sentence to match.
+    """
 
     q: Sentence = ""
     like: Annotated[ItemId | None, _EMPTY] = None
+    picture: Word = ""
     language: Name = ""
+    rerank: bool = False
     camera: Name = ""
     tag: Name = ""
     since: Annotated[Time | None, _EMPTY] = None
@@ -31,7 +37,7 @@ class Address(BaseModel):
     @property
     def asks(self) -> bool:
         """Whether there is something to search for."""
-        return bool(self.q.strip() or self.like)
+        return bool(self.q.strip() or self.like or self.picture)
 
     @property
     def filters(self) -> bool:
@@ -45,13 +51,21 @@ class Address(BaseModel):
             until += "~"  # after any fraction of the second and any zone
         terms = {"camera": self.camera, "tag": self.tag, "time>=": self.since, "time<=": until}
         where = {field: value for field, value in terms.items() if value}
-        offset = (self.page - 1) * ITEMS
-        return Search(self.q.strip(), self.like or 0, ITEMS, offset, where, self.language)
+        sentence = self.q.strip()
+        return Search(
+            sentence,
+            self.like or 0,
+            k=ITEMS,
+            offset=(self.page - 1) * ITEMS,
+            where=where,
+            language=self.language,
+            rerank=self.rerank and bool(sentence),
+        )
 
     def url(self, path: str = "/", /, **changes: Any) -> str:
         """The address with other values; fields that say nothing are left out."""
         values = self.model_dump() | changes
-        said = {name: value for name, value in values.items() if value}
+        said = {name: 1 if value is True else value for name, value in values.items() if value}
         if said.get("page") == 1:
             del said["page"]
         return f"{path}?{urlencode(said)}" if said else path

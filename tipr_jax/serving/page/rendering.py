@@ -8,8 +8,11 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.templating import Jinja2Templates
 
+from tipr_jax.text.language import NAMES
+
 _templates = Jinja2Templates(Path(__file__).with_name("templates"))
 _templates.env.trim_blocks = _templates.env.lstrip_blocks = True
+_templates.env.globals["language_names"] = NAMES
 
 
 def render(

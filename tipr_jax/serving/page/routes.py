@@ -7,8 +7,8 @@ from starlette.exceptions import HTTPException
 from starlette.responses import RedirectResponse
 
 from tipr_jax.serving.access import COOKIE, SESSION_S, Keys
-from tipr_jax.serving.api import TheService, Who
-from tipr_jax.serving.limits import ItemId, Name, Time
+from tipr_jax.serving.api import TheService, Who, jpeg
+from tipr_jax.serving.limits import ItemId, Name, Time, Word
 from tipr_jax.serving.page.address import ITEMS, Address, TheAddress, file_name
 from tipr_jax.serving.page.rendering import render
 
@@ -23,7 +23,7 @@ async def search(request: Request, address: TheAddress, service: TheService, who
     overview = await service.overview()
     if address.asks:
         try:
-            found = await service.search(who, address.search())
+            found = await service.search(who, address.search(), address.picture)
         except HTTPException as error:
             if error.status_code not in (400, 404):
                 raise
@@ -35,6 +35,31 @@ async def search(request: Request, address: TheAddress, service: TheService, who
     return render(
         request, "search.html", context, 400 if problem else 200, {"HX-Push-Url": address.url()}
     )
+
+
+class Asked(Address):
+    """What the form sends: an address, and perhaps a file with a picture to search by."""
+
+    file: UploadFile | None = None
+
+
+@router.post("/search")
+async def ask(
+    asked: Annotated[Asked, Form(media_type="multipart/form-data")], service: TheService, who: Who
+) -> Response:
+    """Takes what the form says, with a picture or without one, to the address of the answer."""
+    address = Address.model_validate(asked.model_dump(exclude={"file"}))
+    changes = {}
+    if asked.file and asked.file.filename:
+        word = await service.look(who, asked.file.filename, await asked.file.read())
+        changes = {"picture": word, "like": None}
+    return RedirectResponse(address.url(**changes), 303)
+
+
+@router.get("/pictures/{word}")
+async def picture(word: Annotated[Word, Path()], service: TheService) -> Response:
+    """The small form of a picture to search by."""
+    return jpeg(service.query_picture(word).thumbnail)
 
 
 @router.get("/items/{number}")
