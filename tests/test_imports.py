@@ -135,6 +135,7 @@ DATA_LAWS = {
     "columns": {"datasets", "random_streams"},
     "columns.attributes": {"columns", "datasets", "tipr_jax.command_line", "tipr_jax.interrupt"},
     "manifest": {"datasets", "tipr_jax.command_line", "tipr_jax.interrupt"},
+    "ldat": {"datasets", "synth_pedes", "tipr_jax.command_line", "tipr_jax.interrupt"},
     "noise": {"datasets", "tipr_jax.command_line", "tipr_jax.interrupt"},
     "sampler": {"data_config", "datasets"},
     "vocabulary": {"datasets"},

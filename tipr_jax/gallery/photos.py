@@ -111,7 +111,10 @@ def _sort_out(path: str, photos: Photos, also: Callable[[str], bool] | None) -> 
         except OSError as error:
             photos.skipped.append(Skipped(path, "cannot be read", f"{path}: {error.strerror}"))
             return
-        if problem:
+        if problem and problem.startswith("a video"):
+            reason = f"{path}: add it by its name, or all videos with --detect=nanodet"
+            photos.skipped.append(Skipped(path, "video", reason))
+        elif problem:
             photos.skipped.append(Skipped(path, "not a photo", f"{path}: {problem}"))
         else:
             photos.paths.append(path)

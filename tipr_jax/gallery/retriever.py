@@ -119,7 +119,8 @@ class Retriever:
           camera, time, tags, meta: recorded with every new item, for filters.
           detect: how people are found in whole pictures and videos, see `detect.make_detector`;
             default: as when the gallery was last added to, at first "none". Files that another
-            detector has read are read again.
+            detector has read are read again. A video that is named itself is never "none":
+            nanodet looks into it.
           engine: "" embeds in this process, "ray" by the workers of `ray_adding`.
 
         Raises:
@@ -127,7 +128,9 @@ class Retriever:
           FileNotFoundError: no such folder or file.
           OSError: as `GalleryStore.add`.
         """
-        detect = str(detect or self.store.setting("detect", "none"))
+        chosen = detect = str(detect or self.store.setting("detect", "none"))
+        if isinstance(place, str | Path) and os.path.isfile(place) and is_video(place):
+            detect = "nanodet" if chosen == "none" else chosen
         detector = make_detector(detect)
         facts = dict(camera=camera, time=time, tags=tuple(tags), meta=dict(meta or {}))
         adder = self._adder(engine, detect, detector, facts, place)
@@ -140,7 +143,7 @@ class Retriever:
         paths = [os.path.abspath(path) for path in paths]
         known, name = self.store.files(), detector.name if detector else ""
         changes = scan.compare(paths, known, name, root)
-        self.store.remember("detect", detect)
+        self.store.remember("detect", chosen)
         self.store.forget_files([p for p in changes.changed if known[p].detector != name])
         failed = adder([*changes.new, *changes.changed])
         self.store.forget_files(changes.vanished)
