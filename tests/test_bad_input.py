@@ -118,7 +118,7 @@ def png_header(width: int, height: int) -> bytes:
 )
 def test_bad_image_while_training(tiny_config, data_set, tmp_path, monkeypatch, content, expected):
     # The evaluation before the first step reads other images, and compiles for seconds.
-    monkeypatch.setattr(trainer, "evaluate", lambda *_: 0.0)
+    monkeypatch.setattr(trainer, "evaluate", lambda *_: {})
     tiny_config.model.losses = ("itc",)
     path = data_set / "imgs" / edit(data_set, "train")["file_path"]
     path.unlink() if content is None else path.write_bytes(content)

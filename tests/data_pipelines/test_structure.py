@@ -50,10 +50,10 @@ def test_every_package_and_readme_is_installed():
     folders = {path.parent for path in MODULES.values()}
     assert {ROOT.joinpath(*name.split(".")) for name in packages} == folders
     readmes = set((ROOT / "data_pipelines").rglob("README.md"))
-    patterns = ("synth_pedes/README.md", "tfds/*/README.md")
+    patterns = ("README.md", "synth_pedes/README.md", "tfds/*/README.md")
     assert all(f'"{pattern}"' in (ROOT / "setup.py").read_text() for pattern in patterns)
     installed = {file for pattern in patterns for file in (ROOT / "data_pipelines").glob(pattern)}
-    assert installed == readmes and len(readmes) == 5
+    assert installed == readmes and len(readmes) == 6
 
 
 def test_programs_start_without_tensorflow_and_warnings(tmp_path):

@@ -33,7 +33,11 @@ OTHERS = {  # what lies in the folder -> (how it is made, kind, words of the rea
     "gif": (write_gif, "not a photo", "a GIF picture"),
     "tiff": (write_tiff, "not a photo", "a TIFF picture"),
     "iphone": (lambda p: p.write_bytes(b"\0\0\0\x18ftypheic" + bytes(40)), "not a photo", "HEIC"),
-    "video": (lambda p: p.write_bytes(b"\0\0\0\x18ftypisom" + bytes(40)), "video", "--detect=nanodet"),
+    "video": (
+        lambda p: p.write_bytes(b"\0\0\0\x18ftypisom" + bytes(40)),
+        "video",
+        "--detect=nanodet",
+    ),
     "zip": (lambda p: p.write_bytes(b"PK\3\4" + bytes(40)), "not a photo", "not a readable image"),
     "dead link": (lambda p: p.symlink_to("nowhere.jpg"), "dead link", "nowhere.jpg"),
     "circle": (lambda p: p.symlink_to(p.name), "dead link", "links to"),

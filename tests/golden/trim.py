@@ -52,7 +52,7 @@ RULES = {
             ".*_s12",  # one model is enough
             "trajectory",  # the epochs are trajectories, too
             "epochs_p8.npz/published_tight/",
-            "grads_p8.npz/((TRL|InfoNCE|SDM)/|full/(base_model|.*weight$))",
+            "grads_p8.npz/full/(base_model|.*weight$)",
             "losses.npz/(?!cases|b8_mixed|b4_one_person|b6_one_clean)",
             "ccd.npz/(?!cases|split|rstp_0|cuhk_0)",
             "eval_metrics.npz/(?!cases|mixed)",

@@ -12,7 +12,11 @@ from data_pipelines.ldat import json_list
 @pytest.mark.parametrize("indent", [None, 2])
 def test_chunks_of_any_size_give_the_same(tmp_path, monkeypatch, chunk, indent):
     monkeypatch.setattr(json_list, "_CHUNK", chunk)
-    members = [{"file_path": "a.png", "captions": ['一名"男子"', "a\\n]"], "id": 3}, {}, {"b": [[]]}]
+    members = [
+        {"file_path": "a.png", "captions": ['一名"男子"', "a\\n]"], "id": 3},
+        {},
+        {"b": [[]]},
+    ]
     path = tmp_path / "a.json"
     path.write_text("\ufeff" + json.dumps(members, indent=indent, ensure_ascii=False), "utf-8")
     assert list(json_list.read(path)) == members

@@ -149,11 +149,17 @@ def trainer(loaded: Loaded, config: Config, hyper: dict, steps_per_row: int) -> 
     return Trainer(step, start, table, settings, hyper["weight_decay"])
 
 
+def of_some_models(report: Report, kind: str, name: str) -> Arrays | None:
+    """A file that the layout has for some models only; absent if there is none of the kind."""
+    path = f"{kind}_{name}.npz"
+    others = any(report.directory.glob(f"{kind}_*.npz"))
+    return None if others and not (report.directory / path).is_file() else report.arrays(path)
+
+
 def check_trajectory(report: Report, name: str) -> None:
-    path, loaded = f"trajectory_{name}.npz", load(report, name)
-    if loaded is None or not (report.directory / path).is_file():
-        return  # the layout has trajectories of some configs only
-    golden = report.arrays(path)
+    loaded, golden = load(report, name), of_some_models(report, "trajectory", name)
+    if loaded is None or golden is None:
+        return
     names = sorted({key.split("/")[0] for key in golden if key.startswith("batch") and "/" in key})
     batches = {key: read_inputs(golden.under(f"{key}/")) for key in names}
     order = [batches[f"batch{j}"] for j in golden["batch_order"]]
@@ -238,10 +244,9 @@ def compare_run(
 
 def check_epochs(report: Report, name: str) -> None:
     """The whole loop: pass over all pairs, division, training, with a partial last batch."""
-    path, loaded = f"epochs_{name}.npz", load(report, name)
-    if loaded is None or not (report.directory / path).is_file():
+    loaded, golden = load(report, name), of_some_models(report, "epochs", name)
+    if loaded is None or golden is None:
         return
-    golden = report.arrays(path)
     for variant in sorted({key.split("/")[0] for key in golden if key.endswith("/hyper_json")}):
         run_epochs(report, f"epochs_{name}: {variant}", golden, variant, loaded)
 
