@@ -14,8 +14,11 @@ import importlib
 
 from ml_collections import ConfigDict
 
+from configs import irra
+
 METHODS = ("irra", "ivt", "bi_irra", "rde")
 VARIANTS = (*METHODS, "quickstart")
+ONE_TRUNK = ("ivt",)  # methods whose photos and sentences pass through the same layers
 
 
 def get_config(variant: str = "irra") -> ConfigDict:
@@ -35,14 +38,13 @@ def get_config(variant: str = "irra") -> ConfigDict:
     # (pattern, learning-rate multiplier, weight decay); 0 freezes what the pattern finds, as in
     # ("^image_encoder/", 0.0, False). The photo tower knows much already and moves slowly.
     config.optimizer.groups = (
-        ("^image_encoder/", 0.3, True),
+        *((("^image_encoder/", 0.3, True),) if method not in ONE_TRUNK else ()),
         ("bias$", 1.0, False),
         (".*", 1.0, True),
     )
-    config.schedule.name = "cosine"
+    config.schedule = irra.get_config().schedule  # cosine after a linear warm-up
     config.schedule.num_epochs = 10
     config.schedule.warmup_epochs = 1
-    config.schedule.warmup_factor = 0.1
 
     config.eval.select_on = "val"
     config.eval.patience = 3

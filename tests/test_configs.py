@@ -3,7 +3,7 @@
 import jax
 import pytest
 
-from configs import irra
+from configs import finetune, irra
 from tipr_jax import experiment
 from tipr_jax.train_state import count_parameters
 
@@ -15,6 +15,14 @@ def test_variant_builds(variant):
     params = jax.eval_shape(exp.init, exp.keys[0])
     experiment.make_optimizer(exp, steps_per_epoch=10)
     assert count_parameters(params) > 0
+
+
+@pytest.mark.parametrize("variant", finetune.VARIANTS)
+def test_fine_tuning_builds(variant):
+    config = finetune.get_config(variant)
+    exp = experiment.build(config, num_persons=20)
+    experiment.make_optimizer(exp, steps_per_epoch=10)
+    assert config.data.name == "manifest" and config.eval.select_on == "val"
 
 
 def test_paper_model_has_the_published_size():
