@@ -13,7 +13,11 @@ case "${1:-}" in
     exit 2
     ;;
 esac
-python=$(command -v "python$version" || ls -d "$HOME"/.pyenv/versions/"$version".*/bin/python 2> /dev/null | tail -n 1 || true)
+python=
+for candidate in "python$version" "$HOME"/.pyenv/versions/"$version".*/bin/python; do
+  # A name on the path may be a shim of pyenv that leads nowhere.
+  if "$candidate" -c 'import venv' > /dev/null 2>&1; then python=$candidate; fi
+done
 if [ -z "$python" ]; then
   echo "there is no Python $version here: these versions were not tested"
   exit 0
