@@ -8,7 +8,7 @@ cd "$(dirname "${BASH_SOURCE[0]}")/.."
 sentence=${1:-a woman with long hair wearing a red coat and blue jeans, carrying a black backpack}
 run=runs/quickstart
 
-scripts/install.sh data
+scripts/install.sh data serve video
 .venv/bin/python -m tipr_jax.main --config=configs/irra.py:quickstart --workdir=$run
 .venv/bin/python -m tipr_jax.gallery add data/synth_pedes/CUHK-PEDES/imgs --model=$run --gallery=$run/photos.gallery
 .venv/bin/python -m tipr_jax.gallery search "$sentence" --gallery=$run/photos.gallery
