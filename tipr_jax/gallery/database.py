@@ -92,12 +92,14 @@ def _check_file(connection: sqlite3.Connection, path: str) -> None:
 
 def _connect(path: str, *, writable: bool = True) -> sqlite3.Connection:
     if path == IN_MEMORY or writable:
-        connection = sqlite3.connect(path, WAIT_S, isolation_level=None)
+        connection = sqlite3.connect(path, timeout=WAIT_S, isolation_level=None)
     else:
         # Without a log beside it, a file on a read-only disk cannot change while it is read.
         quoted = Path(os.path.abspath(path)).as_uri()
         mode = "mode=ro" if os.path.exists(f"{path}-wal") else "immutable=1"
-        connection = sqlite3.connect(f"{quoted}?{mode}", WAIT_S, uri=True, isolation_level=None)
+        connection = sqlite3.connect(
+            f"{quoted}?{mode}", timeout=WAIT_S, uri=True, isolation_level=None
+        )
     connection.execute("PRAGMA foreign_keys = ON")
     return connection
 
