@@ -7,7 +7,7 @@ mesh_check: the model of scripts/check_meshes.py.
 
 from ml_collections import ConfigDict
 
-from configs import common
+from configs import common, irra
 from tipr_jax.models.rde import Config
 
 DATASETS = ("cuhk_pedes", "icfg_pedes", "rstp_reid")
@@ -40,29 +40,13 @@ def paper() -> ConfigDict:
 
     config.model = common.model_fields(Config())
 
-    config.optimizer = ConfigDict()
-    config.optimizer.name = "adam"  # adam (L2 in the gradient) | adamw | sgd
-    config.optimizer.learning_rate = 1e-5
-    config.optimizer.weight_decay = 4e-5
-    config.optimizer.b1 = 0.9
-    config.optimizer.b2 = 0.999
-    config.optimizer.eps = 1e-3  # official, large: Adam acts like momentum SGD (AdamW: 1e-8)
-    config.optimizer.momentum = 0.9
+    # The release is built on IRRA's and keeps its optimiser and schedule.
+    released = irra.paper()
+    config.optimizer, config.schedule = released.optimizer, released.schedule
     # With precision float16_released: the parameters that the released code keeps in float16.
     config.optimizer.float16 = r"^(?!.*(embed$|/ln_|_norm/)).*"
     # The released rate of the token selection is 1e-3, whatever the others' rate is.
     config.optimizer.groups = groups(selection=100.0)
-
-    config.schedule = ConfigDict()
-    config.schedule.name = "cosine"  # cosine | linear | step | exp | poly | constant
-    config.schedule.num_epochs = 60
-    config.schedule.warmup_epochs = 5
-    config.schedule.warmup_factor = 0.1
-    config.schedule.warmup_method = "linear"  # linear | constant
-    config.schedule.target_lr = 0.0
-    config.schedule.milestones = (20, 50)
-    config.schedule.gamma = 0.1
-    config.schedule.power = 0.9
     return config
 
 

@@ -108,3 +108,10 @@ def test_a_comparison_needs_a_model_to_start_from(tmp_path, tiny_config):
     tiny_config.schedule.num_epochs = 1
     with pytest.raises(ValueError, match="needs --config.init_from"):
         main.run(tiny_config, tmp_path / "run", "train")
+    assert not (tmp_path / "run").exists()  # refused before it trained
+
+
+def test_patience_below_zero_is_refused(tmp_path, tiny_config):
+    tiny_config.eval.patience = -1
+    with pytest.raises(ValueError, match="eval.patience is -1, expected 0"):
+        main.run(tiny_config, tmp_path / "run", "train")

@@ -29,7 +29,7 @@ def parse(argv: list[str]) -> list[str]:
     Raises:
       SystemExit: with one line, for an unknown option, value, config file, variant or field.
     """
-    argv = with_installed_config(argv)
+    argv = _with_installed_config(argv)
     try:
         rest = flags.FLAGS(argv)  # --help prints the help and exits here
         problem = _config_problem(argv) or _call_problem(rest)
@@ -194,7 +194,7 @@ def _config_problem(argv: list[str]) -> str | None:
     return next(filter(None, problems), None)
 
 
-def with_installed_config(argv: list[str]) -> list[str]:
+def _with_installed_config(argv: list[str]) -> list[str]:
     """`argv` in which --config=configs/NAME.py is the installed file where there is none here.
 
     So the commands of the README work in any directory, without a checkout.

@@ -264,17 +264,25 @@ def inference_params(exp: Experiment, workdir: Path, language: str = "") -> tupl
             f"nothing to evaluate: {workdir} has no checkpoints and --config.init_from is empty; "
             "train first, or pass a directory made by `python -m tipr_jax.convert`"
         )
-    return inference_params_of(exp, source, language)
+    step, arrays = inference_arrays(exp, source, language)
+    return step, put_inference_params(exp, arrays)
 
 
-def inference_params_of(
-    exp: Experiment, source: Path | str, language: str = ""
-) -> tuple[int, Params]:
-    """`inference_params` of one run or model directory. Raises ValueError if they do not fit."""
+def put_inference_params(exp: Experiment, arrays: Params) -> Params:
+    """What `inference_arrays` gives, on the devices."""
+    return sharding.put_params(arrays, for_inference(exp).param_shardings)
+
+
+def inference_arrays(exp: Experiment, source: Path | str, language: str = "") -> tuple[int, Params]:
+    """`inference_params` of one run or model directory, as numpy arrays that each process has.
+
+    Raises:
+      ValueError: they do not fit the model.
+    """
     step, loaded = checkpoints.load_params(source, language)
     exp = for_inference(exp)
     if missing := sorted(set(exp.abstract_params) - set(loaded)):
         raise ValueError(f"{source} lacks {missing}; it has {sorted(loaded)}")
     loaded = select_params(loaded, exp.abstract_params)
     start.check_shapes(loaded, exp.abstract_params, str(source))
-    return step, sharding.put_params(loaded, exp.param_shardings)
+    return step, loaded

@@ -50,6 +50,9 @@ if TYPE_CHECKING:
     from data_pipelines.data_module import DataModule
     from tipr_jax.data import Data, Split
     from tipr_jax.evaluator import SplitFeatures
+    from tipr_jax.experiment import Experiment
+    from tipr_jax.models.method import Params
+    from tipr_jax.results import Scores
 
 _CONFIG = config_flags.DEFINE_config_file(
     "config", None, "Config file and variant, e.g. configs/irra.py:quickstart", lock_config=True
@@ -131,6 +134,9 @@ def train_and_report(config: ConfigDict, workdir: Path, typed: frozenset[str]) -
     from tipr_jax.pretrained import start
 
     source = start.last_source(config.init_from)
+    alphas = config.interpolate.alphas if "interpolate" in config else ()
+    if alphas and not source and not config.warm_start:
+        raise ValueError("config.interpolate needs --config.init_from, the model before")
     config = start.sized_like(config, source, training=True, typed=typed)
     if config.warm_start and not config.init_from:
         config = warm_start(config, workdir)
@@ -141,8 +147,8 @@ def train_and_report(config: ConfigDict, workdir: Path, typed: frozenset[str]) -
     write_report(config, workdir, data, summary["split"])
     say(result_table.table(summary))
     say(f"report: {workdir / 'report.html'}")
-    if "interpolate" in config and config.interpolate.alphas:
-        compare_interpolated(config, workdir, data, config.interpolate.alphas)
+    if alphas:
+        compare_interpolated(config, workdir, data, alphas)
 
 
 def compare_interpolated(
@@ -152,56 +158,52 @@ def compare_interpolated(
 
     The best has the highest harmonic mean of rank-1 on the new and the old `eval.select_on`.
     """
-    import jax
-    import numpy as np
-
-    from tipr_jax import bucket, checkpoints, experiment, interpolation, run_files
+    from tipr_jax import experiment, interpolation
     from tipr_jax.evaluator import Evaluator
     from tipr_jax.pretrained import start
-    from tipr_jax.text import save_tokenizer
 
     exp, source = experiment.build(config), start.last_source(config.init_from)
-    if not source:
-        raise ValueError("config.interpolate needs --config.init_from, the model before")
-    _, before = experiment.inference_params_of(exp, source)
-    step, after = experiment.inference_params(exp, workdir)
+    _, before = experiment.inference_arrays(exp, source)
+    step, after = experiment.inference_arrays(exp, workdir)
     data_sets = {"new": data}
     if old := old_data(config, source):
         data_sets["old"] = open_data(old, workdir)
-    splits = {name: d.evaluation_splits(config.eval.splits) for name, d in data_sets.items()}
-    evaluators = {name: Evaluator(exp, d) for name, d in data_sets.items()}
-    rows = interpolation.measure(
-        before,
-        after,
-        alphas,
-        {
-            name: functools.partial(evaluator.evaluate, splits=splits[name])
-            for name, evaluator in evaluators.items()
-        },
-    )
+    evaluators = {name: Evaluator(exp, data_set) for name, data_set in data_sets.items()}
+
+    def evaluate(name: str, arrays: "Params") -> "Scores":
+        splits = data_sets[name].evaluation_splits(config.eval.splits)
+        return evaluators[name].evaluate(experiment.put_inference_params(exp, arrays), splits)
+
+    asked = {name: functools.partial(evaluate, name) for name in data_sets}
+    rows = interpolation.measure(before, after, alphas, asked)
     chosen = interpolation.best(rows, [f"{name} {config.eval.select_on}" for name in data_sets])
     say(interpolation.table(rows, chosen))
-    if not distributed.is_writer():
-        return
-    interpolation.save(rows, chosen, workdir)
-    output = workdir / interpolation.DIRECTORY
-    params = jax.tree.map(np.asarray, interpolation.interpolate(before, after, chosen.alpha))
-    facts = run_files.read_config(workdir)
-    bucket.remove_tree(output)  # of the same comparison before
-    checkpoints.save_params(
-        output,
-        params,
-        {
-            "method": config.method,
-            "model": dataclasses.asdict(exp.model_config.for_inference()),
-            "test_resize": config.data.test_resize,
-            "step": step,
-            run_files.DATA_FACTS: facts.get(run_files.DATA_FACTS, {}),
-        },
-    )
+    if distributed.is_writer():
+        interpolation.save(rows, chosen, workdir)
+        params = interpolation.interpolate(before, after, chosen.alpha)
+        output = workdir / interpolation.DIRECTORY
+        save_model(output, params, exp, step, workdir, data)
+        say(f"alpha {chosen.alpha} is in {output}, a model for --config.init_from and the gallery")
+        say(f"table and picture: {workdir / interpolation.PICTURE}")
+
+
+def save_model(
+    output: Path, params: "Params", exp: "Experiment", step: int, run: Path, data: "DataModule"
+) -> None:
+    """Writes towers as a model directory, in the place of an earlier one."""
+    from tipr_jax import bucket, checkpoints, run_files
+    from tipr_jax.text import save_tokenizer
+
+    config = {
+        "method": exp.config.method,
+        "model": dataclasses.asdict(exp.model_config.for_inference()),
+        "test_resize": exp.config.data.test_resize,
+        "step": step,
+        run_files.DATA_FACTS: run_files.read_config(run).get(run_files.DATA_FACTS, {}),
+    }
+    bucket.remove_tree(output)
+    checkpoints.save_params(output, params, config)
     save_tokenizer(data.tokenizer, output)
-    say(f"alpha {chosen.alpha} is in {output}, a model for --config.init_from and the gallery")
-    say(f"table and picture: {workdir / interpolation.PICTURE}")
 
 
 def old_data(config: ConfigDict, source: str) -> ConfigDict | None:
@@ -211,7 +213,7 @@ def old_data(config: ConfigDict, source: str) -> ConfigDict | None:
     section = run_files.read_config(source).get("data", {})
     name = config.interpolate.old_name or section.get("name", "")
     root = config.interpolate.old_root or section.get("root", "")
-    if not name or not Path(root).exists():
+    if not name or not root or not Path(root).exists():
         say(
             f"the data that {source} was trained on is not here ({root or 'not recorded'}), so "
             "only the new data is compared: --config.interpolate.old_name=... .old_root=..."

@@ -88,7 +88,7 @@ def train(exp: Experiment, data: Data, workdir: Path) -> TrainState:
         ) as writer:
             writer.message(describe(exp, state, per_epoch, start))
             tell_cut_captions(data, config.data.text_length)
-            earlier = [e for e in read_evaluations(workdir) if e.step <= start]
+            earlier = {e.step: e for e in read_evaluations(workdir) if e.step <= start}
             run = Run(exp, data, step_function, checkpoints, writer, stop, earlier)
             return run.loop(state, start)
 
@@ -104,9 +104,9 @@ class Run:
         checkpoints: Checkpoints,
         writer: MetricWriter,
         stop: shutdown.StopSignal,
-        evaluations: list[Evaluation],
+        evaluations: dict[int, Evaluation],
     ):
-        self.evaluations = evaluations  # so far, of this run
+        self.evaluations = evaluations  # of this run so far, by step; some are made twice
         self.exp, self.data, self.config = exp, data, exp.config
         self.step_function = step_function
         self.checkpoints, self.writer, self.stop = checkpoints, writer, stop
@@ -150,10 +150,10 @@ class Run:
     def has_stalled(self) -> bool:
         """Whether the last `eval.patience` evaluations brought nothing better; says so, if so."""
         patience, criterion = self.config.eval.patience, criterion_of(self.config.eval)
-        best = select(self.evaluations, criterion)
+        best = select(self.evaluations.values(), criterion)
         if not patience or best is None:
             return False
-        since = sum(evaluation.step > best.step for evaluation in self.evaluations)
+        since = sum(step > best.step for step in self.evaluations)
         if since < patience:
             return False
         self.writer.message(
@@ -185,7 +185,7 @@ class Run:
         with self.saved_if_stopped(state, step):
             row = evaluate(self.evaluator, state, self.writer, step)
         if evaluation := from_row(step, row):
-            self.evaluations.append(evaluation)
+            self.evaluations[step] = evaluation
         if step:  # step 0 is the initialisation again
             self.save(state, step, row)
 
@@ -257,6 +257,8 @@ def check_config(config: ConfigDict, data: Data) -> None:
             raise ValueError(
                 f"{field} is {value}, expected at least 1; for 'never' use --config.{field}=1000000"
             )
+    if config.eval.patience < 0:
+        raise ValueError(f"eval.patience is {config.eval.patience}, expected 0 (never) or more")
     splits = data.evaluation_splits(config.eval.splits)
     if config.eval.select_on not in splits:
         raise ValueError(

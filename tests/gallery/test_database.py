@@ -1,19 +1,20 @@
 """The gallery's file: what is acknowledged stays, whatever happens, and bad files are named."""
 
 import contextlib
-import os
-import random
-import signal
 import sqlite3
-import subprocess
-import sys
-import time
 from pathlib import Path
 
 import numpy as np
 import pytest
 
-from tests.gallery.numbered import WIDTH, item, rows, state
+from tests.gallery.numbered import (
+    WIDTH,
+    check_acknowledged,
+    item,
+    killed_writers,
+    rows,
+    state,
+)
 from tipr_jax.gallery import database
 from tipr_jax.gallery.store import Store
 
@@ -153,28 +154,8 @@ for number in range(first, first + 100_000):
 
 def test_a_killed_writer_loses_nothing_that_it_acknowledged(store, model, path):
     """Killed 5 times at random moments; every acknowledged change is there once."""
-    acknowledged: list[int] = []
-    random.seed(0)
-    for _ in range(5):
-        first = acknowledged[-1] + 2 if acknowledged else 0  # the one after may be there or not
-        process = subprocess.Popen(
-            [sys.executable, "-c", WRITER, str(path), str(first)],
-            cwd=ROOT,
-            env=os.environ | {"PYTHONPATH": str(ROOT)},
-            stdout=subprocess.PIPE,
-            text=True,
-        )
-        assert process.stdout
-        acknowledged.append(int(process.stdout.readline()))
-        time.sleep(random.uniform(0, 0.3))
-        process.send_signal(signal.SIGKILL)
-        acknowledged += map(int, process.stdout.read().split())
-        process.wait()
-    numbers = [int(i.content, 16) for i in store.items(store.select())]
-    assert len(set(numbers)) == len(numbers)
-    expected = {number for number in acknowledged if number % 3}
-    may_be = {number + 1 for number in acknowledged}  # done, but killed before it could say so
-    assert expected <= set(numbers) <= expected | may_be
+    acknowledged = killed_writers(WRITER, str(path), kills=5, longest=0.3)
+    check_acknowledged(store, acknowledged)
     vectors = {int(i) for ids, _ in store.vectors(model) for i in ids}
     assert vectors == set(store.select().tolist()), "none half-made"
     assert store._db.execute("PRAGMA integrity_check").fetchone() == ("ok",)

@@ -2,12 +2,11 @@
 
 import base64
 import contextlib
+import functools
 import itertools
 import json
 import os
-import random
 import re
-import signal
 import socket
 import subprocess
 import sys
@@ -20,7 +19,15 @@ import numpy as np
 import pytest
 
 from data_pipelines.synth_pedes.generate import generate
-from tests.gallery.numbered import WIDTH, content, item, rows, state
+from tests.gallery.numbered import (
+    WIDTH,
+    check_acknowledged,
+    content,
+    item,
+    killed_writers,
+    rows,
+    state,
+)
 from tipr_jax import checkpoints, run_files
 from tipr_jax.gallery import Retriever, milvus_turn
 from tipr_jax.gallery.__main__ import main
@@ -307,28 +314,11 @@ def test_a_killed_writer_loses_nothing_that_it_acknowledged(server):
     address, *_ = server
     store = create_store(address)
     record = store.register_model("f" * 64, "/runs/a", WIDTH, {})
-    acknowledged: list[int] = []
-    random.seed(0)
-    for _ in range(int(os.environ.get("KILLS", "3"))):
-        first = acknowledged[-1] + 2 if acknowledged else 0  # the one after may be there or not
-        process = subprocess.Popen(
-            [sys.executable, "-c", WRITER, address, str(first)],
-            cwd=ROOT,
-            env=os.environ | {"PYTHONPATH": str(ROOT)},
-            stdout=subprocess.PIPE,
-            text=True,
-        )
-        assert process.stdout
-        acknowledged.append(int(process.stdout.readline()))
-        time.sleep(random.uniform(0, 0.5))
-        process.send_signal(signal.SIGKILL)
-        acknowledged += map(int, process.stdout.read().split())
-        process.wait()
-        check_whole(store, "f" * 64)
-    numbers = [int(i.content, 16) for i in store.items(store.select())]
-    expected = {number for number in acknowledged if number % 3}
-    may_be = {number + 1 for number in acknowledged}  # done, but killed before it could say so
-    assert expected <= set(numbers) <= expected | may_be and len(acknowledged) > 3
+    kills = int(os.environ.get("KILLS", "3"))
+    after_each = functools.partial(check_whole, store, "f" * 64)
+    acknowledged = killed_writers(WRITER, address, kills=kills, longest=0.5, after_each=after_each)
+    check_acknowledged(store, acknowledged)
+    assert len(acknowledged) > 3
     store.add([item(10**6)], rows(1), record)
     with MilvusStore.open(address) as reader:
         assert milvus_turn.look(reader._tables).flags == {}, "the dead hold nothing up"

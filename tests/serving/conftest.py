@@ -76,8 +76,11 @@ def model(model_directory):
 
 @pytest.fixture(scope="session")
 def photos(tmp_path_factory) -> Path:
-    folder = tmp_path_factory.mktemp("photos")
-    for number in range(PHOTOS):
+    return write_photos(tmp_path_factory.mktemp("photos"), PHOTOS)
+
+
+def write_photos(folder: Path, count: int) -> Path:
+    for number in range(count):
         noise(number).save(folder / f"{number:02}.png")
     return folder
 

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from serving.conftest import noise
+from serving.conftest import write_photos
 from serving.test_api import ids, png, search
 from starlette.exceptions import HTTPException
 
@@ -32,10 +32,7 @@ def model(model_directory):
 
 @pytest.fixture(scope="module")
 def photos(tmp_path_factory) -> Path:
-    folder = tmp_path_factory.mktemp("photos")
-    for number in range(PHOTOS):
-        noise(number).save(folder / f"{number:02}.png")
-    return folder
+    return write_photos(tmp_path_factory.mktemp("photos"), PHOTOS)
 
 
 def test_what_the_gallery_offers(running):

@@ -22,8 +22,8 @@ Words = Mapping[int, Sequence[tuple[str, float]]]  # item id -> words with their
 
 
 def add(options: argparse.Namespace) -> None:
+    from tipr_jax.gallery.models import keep
     from tipr_jax.gallery.retriever import Added
-    from tipr_jax.inference import artifact
 
     gallery = gallery_place(options.gallery, "--gallery")
     places = [local_path(place, "PLACE") for place in options.places]
@@ -42,7 +42,7 @@ def add(options: argparse.Namespace) -> None:
         sum(d.vanished for d in done),
         [item for d in done for item in d.skipped],
     )
-    artifact.keep(retriever.model)
+    keep(retriever.model)
     items = len(retriever.index)
     if options.json:
         skipped = [item._asdict() for item in total.skipped]
@@ -197,8 +197,7 @@ def delete(options: argparse.Namespace) -> None:
 
 def reindex(options: argparse.Namespace) -> None:
     from tipr_jax.gallery import reindex as reindexing
-    from tipr_jax.gallery.models import open_model
-    from tipr_jax.inference import artifact
+    from tipr_jax.gallery.models import keep, open_model
 
     directory = _model_directory(options.model)
     with open_store(gallery_place(options.gallery, "--gallery")) as store:
@@ -206,7 +205,7 @@ def reindex(options: argparse.Namespace) -> None:
         model = open_model(directory, options.language)
         done = reindexing.reindex(store, model, options.language)
         figures = store.stats()
-    artifact.keep(model)
+    keep(model)
     if options.json:
         skipped = [s._asdict() for s in done.skipped]
         _print_json({"embedded": done.embedded, "skipped": skipped} | figures)

@@ -37,9 +37,12 @@ def open_recorded(store: GalleryStore, record: Model) -> Embedder:
       ValueError: its directory is gone, or holds another model now.
       ValueError, OSError: as `open_model`.
     """
-    if (kept := exported.kept(record.fingerprint)) is not None:
-        return kept
-    if not os.path.isdir(record.directory):
+    # Programs run on one device. Where there are several, the model is read as long as it is there.
+    there = os.path.isdir(record.directory)
+    if jax.device_count() == 1 or not there:
+        if (kept := exported.kept(record.fingerprint)) is not None:
+            return kept
+    if not there:
         raise ValueError(
             f"{store.path}: its model was {record.directory}, which is not there; say where it "
             "is, as in --model=RUN"
@@ -47,6 +50,14 @@ def open_recorded(store: GalleryStore, record: Model) -> Embedder:
     model = open_model(record.directory, record.facts["checkpoint_of_language"])
     check_same_model(store, record, model)
     return model
+
+
+def keep(model: Embedder) -> None:
+    """Lets later processes of this machine open the model quickly, see `artifact.keep`."""
+    if not isinstance(model, exported.ExportedModel):
+        from tipr_jax.inference import artifact  # it writes programs, with Flax and Orbax
+
+        artifact.keep(model)
 
 
 def register(store: GalleryStore, model: Embedder, language: str = "") -> Model:

@@ -7,6 +7,7 @@ It starts in a fraction of the time, so the first sentence of a new process is a
 import functools
 import hashlib
 import json
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -63,8 +64,7 @@ class ExportedModel(Embedder):
         return self.run("encode_image", pixels)
 
     def encode_text(self, text_ids: np.ndarray, language: int) -> jax.Array:
-        name = f"encode_text_{self.languages[language]}" if language else "encode_text"
-        return self.run(name, text_ids)
+        return self.run(text_program(self.languages, language), text_ids)
 
     def image_tokens(self, pixels: np.ndarray) -> jax.Array:
         return self.run("image_tokens", pixels)
@@ -112,6 +112,11 @@ class ExportedModel(Embedder):
                 ) from error
             self._arrays |= jax.device_put(found)
         return {path: self._arrays[path] for path in wanted}
+
+
+def text_program(languages: Sequence[str], language: int) -> str:
+    """Name of the program that encodes texts of this language, an index into `languages`."""
+    return f"encode_text_{languages[language]}" if language else "encode_text"
 
 
 def _read(path: Path) -> dict[str, Any]:

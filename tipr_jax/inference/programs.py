@@ -25,6 +25,7 @@ from jax import export
 from jax.interpreters import partial_eval
 
 from tipr_jax.inference.encoders import Functions
+from tipr_jax.inference.exported import text_program
 from tipr_jax.models.method import Method, ModelConfig
 from tipr_jax.param_tree import flatten, unflatten
 from tipr_jax.precision import ComputePolicy
@@ -44,11 +45,6 @@ class Program(NamedTuple):
 
     module: bytes
     parameters: tuple[str, ...]
-
-
-def text_program(languages: Sequence[str], language: int) -> str:
-    """Name of the program that encodes texts of this language, an index into `languages`."""
-    return f"encode_text_{languages[language]}" if language else "encode_text"
 
 
 def inputs_of(name: str) -> tuple[str, ...]:
