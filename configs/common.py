@@ -43,7 +43,8 @@ def get_config() -> ConfigDict:
     # dots (attention and all that is not a product with parameters: a third of the memory, few more
     # FLOPs) | full (all of a layer but its input: the least memory, a third more FLOPs).
     config.remat = "none"
-    # auto | xla | cudnn: flash attention; auto takes it on NVIDIA GPUs in bfloat16.
+    # auto | xla | grouped (a few heads at a time, whose scores a TPU keeps on its chip) | cudnn
+    # (flash attention). auto: cudnn on NVIDIA GPUs in bfloat16, grouped on TPUs.
     config.attention = "auto"
     # Pieces of a batch that pass through the towers one after another: memory of a piece, gradients
     # and negatives of the whole batch, one more forward pass.

@@ -7,8 +7,10 @@
 
 Needs no TPU and no data, but the TPU compiler: pip install -e '.[aot]'. --batch is global. Any
 field of the config can be changed with --config.field=value; bfloat16 is the default precision.
-Prints memory per chip, collectives per step, compile time and model FLOPs (3 x the products of the
-forward pass, see tipr_jax/analysis/cost.py). Exit code 1 if the step does not fit.
+Prints memory per chip, collectives per step, compile time, model FLOPs (3 x the products of the
+forward pass, see tipr_jax/analysis/cost.py), FLOPs and memory traffic of the compiled step, and how
+much of the chip's peak they allow at most (tipr_jax/analysis/traffic.py). Exit code 1 if the step
+does not fit.
 """
 
 import json
@@ -32,6 +34,7 @@ from ml_collections import config_flags
 
 from tipr_jax import command_line, interrupt
 from tipr_jax.analysis import aot
+from tipr_jax.analysis.chips import chip_of
 
 _CONFIG = config_flags.DEFINE_config_file("config", None, "Config file", lock_config=True)
 _TOPOLOGY = flags.DEFINE_string(
@@ -47,10 +50,12 @@ def main(argv: list[str]) -> None:
         devices = aot.topology_devices(_TOPOLOGY.value)
         if config.precision == "auto":
             config.precision = "bfloat16"  # as on the chip, not as on this host
+        if config.attention == "auto":
+            config.attention = "grouped"  # the same
         if _BATCH.value:
             config.data.batch_size = _BATCH.value
         config.eval.batch_size = config.data.batch_size  # not compiled, but it must divide
-        report = aot.compile_report(config, devices, aot.memory_of_chip(_TOPOLOGY.value))
+        report = aot.compile_report(config, devices, chip_of(_TOPOLOGY.value))
     except ValueError as error:
         sys.exit(f"error: {error}")
     if _JSON.value:

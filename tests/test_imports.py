@@ -85,6 +85,10 @@ CORE_LAWS = {
     "analysis": {
         *("experiment", "models.method", "precision", "sharding", "train_state", "train_step"),
     },
+    "analysis.chips": set(),
+    "analysis.hlo": set(),
+    "analysis.collectives": {"analysis.hlo"},
+    "analysis.traffic": {"analysis.chips", "analysis.hlo"},
     "analysis.aot": {"analysis", "experiment", "trainer"},
     "trainer": {
         *(
@@ -136,6 +140,7 @@ DATA_LAWS = {
     "columns.attributes": {"columns", "datasets", "tipr_jax.command_line", "tipr_jax.interrupt"},
     "manifest": {"datasets", "tipr_jax.command_line", "tipr_jax.interrupt"},
     "ldat": {"datasets", "synth_pedes", "tipr_jax.command_line", "tipr_jax.interrupt"},
+    "ldat.ray_engine": {"ldat", "tipr_jax.gallery.ray_cluster"},
     "noise": {"datasets", "tipr_jax.command_line", "tipr_jax.interrupt"},
     "sampler": {"data_config", "datasets"},
     "vocabulary": {"datasets"},

@@ -127,12 +127,18 @@ def _assemble(
 
 
 def compute_policy(config: ConfigDict, mesh: Mesh, rules: dict) -> ComputePolicy:
-    return policy(
+    """The config's policy on this mesh."""
+    how = policy(
         config.precision,
         remat=config.remat,
         attention=config.attention,
         activations=sharding.batch_sharding(mesh, rules),
     )
+    heads_axis = rules.get(sharding.HEADS)
+    if heads_axis and mesh.shape[heads_axis] > 1:
+        # Every device holds a few heads already, and a group would be moved between devices.
+        return dataclasses.replace(how, head_group=0)
+    return how
 
 
 def make_model_config(method: Method, config: ConfigDict, model_fields: dict) -> ModelConfig:

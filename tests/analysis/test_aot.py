@@ -12,7 +12,9 @@ from jax.sharding import PartitionSpec as P
 from configs import irra
 from tipr_jax import sharding
 from tipr_jax.analysis import aot, collectives
+from tipr_jax.analysis.chips import Chip
 from tipr_jax.analysis.collectives import CollectiveOp
+from tipr_jax.analysis.hlo import Module
 
 
 def test_collectives_of_a_sharded_loop():
@@ -30,7 +32,7 @@ def test_collectives_of_a_sharded_loop():
 
     x, w = jnp.ones((4, 64)), jnp.ones((64, 64))
     compiled = jax.jit(step, in_shardings=(columns, rows)).lower(x, w).compile()
-    found = collectives.totals_by_kind(collectives.collective_ops(compiled.as_text()))
+    found = collectives.totals_by_kind(collectives.collective_ops(Module(compiled.as_text())))
     assert found["all-reduce"] == (6, 6 * 4 * 64 * 4)
     assert found["all-gather"] == (1, 4 * 64 * 4)
 
@@ -51,7 +53,7 @@ ENTRY %main (a: f32[8]) -> f32[8] {
   ROOT %done = f32[16,4]{1,0} all-gather-done(%ag)
 }
 """
-    found = collectives.collective_ops(hlo)
+    found = collectives.collective_ops(Module(hlo))
     assert found == [
         CollectiveOp("all-reduce", 12, 8 * 128 * 4 + 4 * 2, "jit(step)/while/body/dot"),
         CollectiveOp("all-gather", 1, 16 * 4 * 4, ""),
@@ -63,7 +65,7 @@ def test_report_of_a_real_step():
     config = irra.get_config("debug")
     config.model.vocab_size = 512
     config.data.batch_size = config.eval.batch_size = 16
-    report = aot.compile_report(config, jax.devices(), hbm=16 * aot.GIB)
+    report = aot.compile_report(config, jax.devices(), Chip(16 * aot.GIB, 1e11, 1e12))
     assert report.fits and report.chips == 8
     assert report.model_flops_per_chip == report.model_flops / 8
     assert 0 < report.program.arguments < report.peak < 2**30
@@ -72,21 +74,27 @@ def test_report_of_a_real_step():
     assert json.loads(json.dumps(aot.as_json(report)))["largest_collectives"]
     text = "\n".join(aot.lines(report))
     assert "8 chips" in text and ": fits" in text and "all-reduce" in text
+    bound = report.roofline
+    # Every product of the model is in the program, some for a second time.
+    assert report.model_flops_per_chip < bound.flops < 2 * report.model_flops_per_chip
+    assert 0 < bound.utilisation(report.model_flops_per_chip, report.chip) < 1
+    assert "of the peak" in text
 
 
-def report_of(compiled, hbm: int) -> aot.Report:
+def report_of(compiled, memory: int) -> aot.Report:
     sizes = dict(chips=1, batch=1, estimate=0, model_flops=1, model_flops_per_chip=1.0)
     program = aot.inspect(compiled)
-    return aot.Report(**sizes, mesh={}, rules="", remat="none", hbm=hbm, program=program)
+    chip = Chip(memory, bandwidth=1e11, flops=1e12)
+    return aot.Report(**sizes, mesh={}, rules="", remat="none", chip=chip, program=program)
 
 
 def test_what_does_not_fit_is_said():
     compiled = jax.jit(lambda x: x @ x).lower(jnp.ones((64, 64))).compile()
     needed = 2 * 64 * 64 * 4
-    small = report_of(compiled, hbm=needed - 1)
+    small = report_of(compiled, memory=needed - 1)
     assert small.peak >= needed and not small.fits
     assert "DOES NOT FIT" in "\n".join(aot.lines(small))
-    assert report_of(compiled, hbm=10 * needed).fits
+    assert report_of(compiled, memory=10 * needed).fits
 
 
 def test_a_program_that_cannot_be_printed_still_has_its_memory():
@@ -98,7 +106,7 @@ def test_a_program_that_cannot_be_printed_still_has_its_memory():
         def as_text(self):
             raise jax.errors.JaxRuntimeError("INTERNAL: RET_CHECK failure")
 
-    report = report_of(Unprintable(), hbm=2**30)
+    report = report_of(Unprintable(), memory=2**30)
     assert report.fits and report.program.collectives is None
     assert any("cannot print" in line for line in aot.lines(report))
     assert json.loads(json.dumps(aot.as_json(report)))["fits"]

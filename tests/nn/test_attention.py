@@ -6,12 +6,15 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from flax import nnx
 from jax._src.cudnn import fused_attention_stablehlo as cudnn
 
 from configs import irra as irra_config
-from tipr_jax import experiment, precision, trainer
-from tipr_jax.nn.attention import attend, attend_padded
-from tipr_jax.precision import policy
+from tipr_jax import experiment, precision, sharding, trainer
+from tipr_jax.nn.attention import Attention, attend, attend_padded
+from tipr_jax.nn.beit import RelativeAttention
+from tipr_jax.nn.init import BlockInit
+from tipr_jax.precision import ComputePolicy, policy
 
 
 def reference(q, k, v, mask):
@@ -19,6 +22,18 @@ def reference(q, k, v, mask):
     logits = np.where(mask, logits, -np.inf)
     weights = np.exp(logits - logits.max(-1, keepdims=True))
     return np.einsum("bhlm,bmhk->blhk", weights / weights.sum(-1, keepdims=True), v)
+
+
+def make_attention(how: ComputePolicy) -> Attention:
+    return Attention(48, 6, BlockInit.clip(48, 2), how, rngs=nnx.Rngs(0))
+
+
+def make_relative_attention(how: ComputePolicy) -> RelativeAttention:
+    """Of a class token and 2 x 2 patches, with position biases that are not zero."""
+    attention = RelativeAttention(48, 6, (2, 2), BlockInit.bert(48), how, rngs=nnx.Rngs(0))
+    bias = attention.position_bias
+    bias[...] = jnp.sin(jnp.arange(bias[...].size, dtype=jnp.float32)).reshape(bias[...].shape)
+    return attention
 
 
 @pytest.mark.parametrize("implementation", ["xla", "cudnn"])
@@ -60,6 +75,48 @@ def test_padding_to_even_lengths_changes_nothing(queries, keys, causal):
         value_and_gradient(attend_padded),
         value_and_gradient(attend),
     )
+
+
+@pytest.mark.parametrize("group", [1, 2, 3, 4])
+@pytest.mark.parametrize("make", [make_attention, make_relative_attention])
+def test_heads_in_groups_give_the_same(make, group):
+    """Results and gradients; with groups of 4 of 6 heads the last group is smaller."""
+    x = jnp.asarray(np.random.default_rng(3).normal(size=(2, 5, 48)), jnp.float32)
+
+    def value_and_gradient(size):
+        graphdef, params = nnx.split(make(ComputePolicy(head_group=size)))
+        tilt = jnp.cos(jnp.arange(x.size)).reshape(x.shape)
+        loss = lambda params, x: jnp.sum(nnx.merge(graphdef, params)(x) * tilt)  # noqa: E731
+        return jax.value_and_grad(loss, (0, 1))(params, x)
+
+    whole, grouped = value_and_gradient(0), value_and_gradient(group)
+    jax.tree.map(
+        lambda a, b: np.testing.assert_allclose(a, b, rtol=2e-5, atol=1e-5), whole, grouped
+    )
+
+
+def test_masked_and_causal_heads_in_groups():
+    x = jnp.asarray(np.random.default_rng(4).normal(size=(2, 5, 48)), jnp.float32)
+    mask = jnp.array([[True] * 5, [True, True, False, True, False]])
+    for how in ({"causal": True}, {"key_mask": mask}):
+        whole, grouped = (make_attention(ComputePolicy(head_group=n))(x, **how) for n in (0, 2))
+        np.testing.assert_allclose(whole, grouped, rtol=2e-5, atol=1e-6)
+
+
+def test_only_a_tpu_that_holds_all_heads_groups_them(monkeypatch):
+    assert policy("bfloat16").head_group == 0 and policy("float32", attention="grouped").head_group
+    monkeypatch.setattr(jax, "default_backend", lambda: "tpu")
+    assert policy("bfloat16").head_group == policy("float32").head_group == precision.HEAD_GROUP
+    config = irra_config.get_config("debug")
+    for rules, model, group in (
+        ("data_parallel", 2, precision.HEAD_GROUP),
+        ("fully_sharded", 2, precision.HEAD_GROUP),
+        ("tensor_parallel", 1, precision.HEAD_GROUP),
+        ("tensor_parallel", 2, 0),
+    ):
+        mesh = sharding.make_mesh(model=model)
+        how = experiment.compute_policy(config, mesh, sharding.RULES[rules])
+        assert how.head_group == group, (rules, model)
 
 
 def test_cudnn_without_a_gpu_is_one_line():

@@ -15,13 +15,15 @@ from jax.experimental import topologies
 from ml_collections import ConfigDict
 
 from tipr_jax import experiment, trainer
-from tipr_jax.analysis import collectives, cost
+from tipr_jax.analysis import collectives, cost, traffic
+from tipr_jax.analysis.chips import GIB, Chip, chip_of
 from tipr_jax.analysis.collectives import CollectiveOp
+from tipr_jax.analysis.hlo import Module
+from tipr_jax.analysis.traffic import Cost, Roofline
 
 # In JAX's stubs the name is a variable.
 Device: TypeAlias = jax.Device  # pyright: ignore[reportInvalidTypeForm]
-GIB = 2**30
-HBM_GIB = {"v4": 32, "v5e": 16, "v5p": 95, "v6e": 32}
+LARGEST = 8  # so many lines of what takes most
 COMPILER = "libtpu, the TPU compiler, is not installed; pip install -e '.[aot]' (or libtpu)"
 
 
@@ -29,8 +31,8 @@ COMPILER = "libtpu, the TPU compiler, is not installed; pip install -e '.[aot]' 
 class Program:
     """What only the compiled step tells; memory in bytes per chip.
 
-    collectives: kind -> (runs, bytes) per step and chip, and the largest of them; both None if the
-    program cannot be printed.
+    collectives: kind -> (runs, bytes) per step and chip, and the largest of them. costs: FLOPs and
+    traffic of every instruction. All three are None if the program cannot be printed.
     """
 
     peak: float
@@ -38,6 +40,7 @@ class Program:
     temporaries: int
     collectives: dict[str, tuple[int, int]] | None = None
     largest_collectives: list[CollectiveOp] | None = None
+    costs: list[Cost] | None = None
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -53,7 +56,7 @@ class Report:
     rules: str
     batch: int
     remat: str
-    hbm: int
+    chip: Chip
     estimate: int
     model_flops: int
     model_flops_per_chip: float
@@ -67,7 +70,14 @@ class Report:
 
     @property
     def fits(self) -> bool:
-        return self.program is not None and self.program.peak <= self.hbm
+        return self.program is not None and self.program.peak <= self.chip.memory
+
+    @property
+    def roofline(self) -> Roofline | None:
+        """FLOPs, traffic and least time of the compiled step, where it can be printed."""
+        if self.program is None or self.program.costs is None:
+            return None
+        return traffic.roofline(self.program.costs, self.chip)
 
 
 def topology_devices(name: str) -> list[Device]:
@@ -78,7 +88,7 @@ def topology_devices(name: str) -> list[Device]:
     """
     if importlib.util.find_spec("libtpu") is None:
         raise ValueError(COMPILER)
-    memory_of_chip(name)
+    chip_of(name)
     try:
         return topologies.get_topology_desc(platform="tpu", topology_name=name).devices
     except Exception as error:  # a JaxRuntimeError of many lines
@@ -89,22 +99,8 @@ def topology_devices(name: str) -> list[Device]:
         ) from error
 
 
-def memory_of_chip(topology: str) -> int:
-    """Bytes of high-bandwidth memory that each chip of a slice has.
-
-    Raises:
-      ValueError: an unknown chip.
-    """
-    chip = topology.partition(":")[0]
-    if chip not in HBM_GIB:
-        raise ValueError(
-            f"--topology={topology}: unknown chip {chip!r}, expected {sorted(HBM_GIB)}"
-        )
-    return HBM_GIB[chip] * GIB
-
-
-def compile_report(config: ConfigDict, devices: Sequence[Device], hbm: int) -> Report:
-    """Compiles `config`'s training step for `devices` of `hbm` bytes each."""
+def compile_report(config: ConfigDict, devices: Sequence[Device], chip: Chip) -> Report:
+    """Compiles `config`'s training step for `devices`, each of which is such a chip."""
     exp = experiment.build(config, devices=devices)
     optimizer, _ = experiment.make_optimizer(exp, steps_per_epoch=1000)
     abstract = experiment.abstract_state(exp, optimizer)
@@ -116,7 +112,7 @@ def compile_report(config: ConfigDict, devices: Sequence[Device], hbm: int) -> R
         rules=config.mesh.rules,
         batch=config.data.batch_size,
         remat=config.remat,
-        hbm=hbm,
+        chip=chip,
         estimate=cost.memory_estimate(exp, abstract, batch).total,
         model_flops=flops,
         model_flops_per_chip=flops / exp.mesh.size,
@@ -138,7 +134,7 @@ def compile_report(config: ConfigDict, devices: Sequence[Device], hbm: int) -> R
 
 
 def inspect(compiled: jax.stages.Compiled) -> Program:
-    """Memory and collective operations of a compiled step."""
+    """Memory, collective operations and traffic of a compiled step."""
     memory = compiled.memory_analysis()
     assert memory is not None, "the compiler does not tell the memory of its programs"
     # The state is donated: its results take the place of the arguments.
@@ -151,21 +147,32 @@ def inspect(compiled: jax.stages.Compiled) -> Program:
         text = None
     if text is None:
         return program
-    found = collectives.collective_ops(text)
-    largest = sorted(found, key=lambda c: -c.count * c.size)[:8]
-    totals = collectives.totals_by_kind(found)
-    return dataclasses.replace(program, collectives=totals, largest_collectives=largest)
+    module = Module(text)
+    found = collectives.collective_ops(module)
+    return dataclasses.replace(
+        program,
+        collectives=collectives.totals_by_kind(found),
+        largest_collectives=sorted(found, key=lambda c: -c.count * c.size)[:LARGEST],
+        costs=traffic.costs(module),
+    )
 
 
 def as_json(report: Report) -> dict[str, Any]:
     """The report as one flat JSON object; a collective operation is an object, too."""
     values = dataclasses.asdict(report) | {"peak": report.peak, "fits": report.fits}
+    values["chip"] = report.chip._asdict()
     del values["needed"]  # it is the peak where there is no program
     program = values.pop("program")
     if program is None:
         return values
     largest = program["largest_collectives"] or []
-    return values | program | {"largest_collectives": [c._asdict() for c in largest]}
+    del program["costs"]  # thousands of instructions
+    bound = report.roofline
+    values |= program | {"largest_collectives": [c._asdict() for c in largest]}
+    if bound is None:
+        return values
+    utilisation = bound.utilisation(report.model_flops_per_chip, report.chip)
+    return values | {"roofline": bound._asdict() | {"utilisation": utilisation}}
 
 
 def lines(report: Report) -> list[str]:
@@ -174,7 +181,7 @@ def lines(report: Report) -> list[str]:
     out = [
         f"{report.chips} chips as {report.mesh}, {report.rules}, "
         f"batch {report.batch}, remat {report.remat}",
-        f"memory per chip: {gib(report.peak)} of {gib(report.hbm)}: "
+        f"memory per chip: {gib(report.peak)} of {gib(report.chip.memory)}: "
         f"{'fits' if report.fits else 'DOES NOT FIT'} "
         f"(estimate before compiling {gib(report.estimate)})",
     ]
@@ -183,15 +190,34 @@ def lines(report: Report) -> list[str]:
             f"  arguments {gib(program.arguments)}, temporaries {gib(program.temporaries)}; "
             f"compiled in {report.compile_seconds:.0f} s"
         )
-        out += traffic_lines(program)
+        out += collective_lines(program)
     out.append(
         f"model FLOPs per step: {report.model_flops:.3e}, "
         f"per chip {report.model_flops_per_chip:.3e}"
     )
+    return out + roofline_lines(report)
+
+
+def roofline_lines(report: Report) -> list[str]:
+    """The lines about FLOPs and memory traffic of the compiled step, and the bound they give."""
+    bound, chip = report.roofline, report.chip
+    if bound is None or report.program is None or report.program.costs is None:
+        return []
+    model = report.model_flops_per_chip
+    out = [
+        f"compiled step per chip: {bound.flops:.3e} FLOPs ({bound.flops / model:.2f} x model), "
+        f"{bound.bytes / 1e9:.1f} GB through its memory",
+        f"  at {chip.flops / 1e12:.0f} TFLOP/s and {chip.bandwidth / 1e9:.0f} GB/s at least "
+        f"{1e3 * bound.seconds:.1f} ms: model FLOPs are at most "
+        f"{100 * bound.utilisation(model, chip):.1f} % of the peak",
+        "what takes longest at these rates:",
+    ]
+    for source, seconds in traffic.by_source(report.program.costs, chip)[:LARGEST]:
+        out.append(f"  {1e3 * seconds:8.2f} ms  {source[-90:]}")
     return out
 
 
-def traffic_lines(program: Program) -> list[str]:
+def collective_lines(program: Program) -> list[str]:
     """The lines about collective operations: totals per kind, then the largest."""
     if program.collectives is None or program.largest_collectives is None:
         return ["collectives: this jaxlib cannot print the program that this libtpu compiled"]

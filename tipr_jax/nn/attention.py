@@ -3,13 +3,16 @@
 Source: Attention is all you need, section 3.2, with the parameters of torch.nn.MultiheadAttention.
 """
 
+from collections.abc import Iterator
+
 import chex
 import jax
 import jax.numpy as jnp
 from flax import nnx
+from jax.ad_checkpoint import checkpoint_name
 
 from tipr_jax.nn.init import BlockInit
-from tipr_jax.precision import ComputePolicy, Implementation
+from tipr_jax.precision import PRODUCT, ComputePolicy, Implementation
 from tipr_jax.sharding import EMBED, HEAD_DIM, HEADS
 
 
@@ -76,6 +79,15 @@ class Projection(nnx.Module):
         self.bias = nnx.Param(jnp.zeros(bias_shape, policy.param), axes=bias_axes)
 
 
+def head_groups(heads: int, size: int) -> Iterator[slice]:
+    """The heads that are computed at a time, `size` of them; 0: all at once.
+
+    Whatever the groups, a head's result is the same: it reads no other head.
+    """
+    size = size or heads
+    return (slice(first, first + size) for first in range(0, heads, size))
+
+
 class Attention(nnx.Module):
     """softmax(q k^T / sqrt(head_dim)) v; self-attention, or cross-attention with `context`.
 
@@ -101,13 +113,23 @@ class Attention(nnx.Module):
         )
         self.dtype = policy.compute
         self.implementation: Implementation = policy.attention
+        self.groups = tuple(head_groups(heads, policy.head_group))
 
-    def _project(self, x: jax.Array, first: int, last: int) -> list[jax.Array]:
-        """The parts `first` to `last - 1` of (query, key, value), each [B,L,H,K]."""
-        kernel = self.qkv.kernel[:, first:last].astype(self.dtype)
-        bias = self.qkv.bias[first:last].astype(self.dtype)
-        parts = jnp.einsum("bld,dphk->blphk", x.astype(self.dtype), kernel) + bias
-        return [parts[:, :, i] for i in range(last - first)]
+    def _project(
+        self, x: jax.Array, first: int, last: int, heads: slice = slice(None)
+    ) -> list[jax.Array]:
+        """The parts `first` to `last - 1` of (query, key, value), each [B,L,H,K].
+
+        A product for each part: to cut one product of all into its parts, a TPU copies it.
+        """
+        x = x.astype(self.dtype)
+        parts = []
+        for part in range(first, last):
+            kernel = self.qkv.kernel[:, part, heads].astype(self.dtype)
+            bias = self.qkv.bias[part, heads].astype(self.dtype)
+            y = jnp.einsum("bld,dhk->blhk", x, kernel) + bias
+            parts.append(checkpoint_name(y, PRODUCT))
+        return parts
 
     def __call__(
         self,
@@ -123,8 +145,12 @@ class Attention(nnx.Module):
         """
         if context is not None:
             return self.read(x, *self.keys_values(context), causal=causal, key_mask=key_mask)
-        q, k, v = self._project(x, 0, 3)
-        return self._merge(attend(q, k, v, self.implementation, causal=causal, key_mask=key_mask))
+        mask = {"causal": causal, "key_mask": key_mask}
+        heads = [
+            attend(*self._project(x, 0, 3, group), self.implementation, **mask)
+            for group in self.groups
+        ]
+        return self._merge(heads[0] if len(heads) == 1 else jnp.concatenate(heads, axis=2))
 
     def keys_values(self, context: jax.Array) -> tuple[jax.Array, jax.Array]:
         """What `read` reads of the tokens [B,M,D]: keys and values, each [B,M,H,K]."""
@@ -149,4 +175,4 @@ class Attention(nnx.Module):
     def _merge(self, y: jax.Array) -> jax.Array:
         """The heads' results [B,L,H,K] -> [B,L,D]."""
         kernel, bias = self.out.kernel.astype(self.dtype), self.out.bias.astype(self.dtype)
-        return jnp.einsum("blhk,hkd->bld", y, kernel) + bias
+        return checkpoint_name(jnp.einsum("blhk,hkd->bld", y, kernel) + bias, PRODUCT)

@@ -9,15 +9,16 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from flax import nnx
+from jax.ad_checkpoint import checkpoint_name
 
-from tipr_jax.nn.attention import Projection
+from tipr_jax.nn.attention import Projection, head_groups
 from tipr_jax.nn.dropout import drop_path_scales
 from tipr_jax.nn.init import BlockInit, normal, uniform_fan_in
 from tipr_jax.nn.interleave import deinterleave, interleave, interleaved_keys
 from tipr_jax.nn.pos_embed import num_relative_distance, patch_grid
 from tipr_jax.nn.transformer import Mlp, gelu, layer_norm, scan_layers, stack_layers
 from tipr_jax.nn.vit import PatchEmbed
-from tipr_jax.precision import ComputePolicy
+from tipr_jax.precision import PRODUCT, ComputePolicy
 from tipr_jax.sharding import EMBED, HEAD_DIM, HEADS
 
 LN_EPSILON = 1e-6
@@ -67,18 +68,28 @@ class RelativeAttention(nnx.Module):
         )
         self.grid = grid
         self.dtype = policy.compute
+        self.groups = tuple(head_groups(heads, policy.head_group))
 
     def __call__(self, x: jax.Array) -> jax.Array:
         """x [B,1+P,D] -> [B,1+P,D]."""
-        qkv = jnp.einsum("bld,dphk->pblhk", x.astype(self.dtype), self.qkv.astype(self.dtype))
-        q = qkv[0] + self.q_bias.astype(self.dtype)
-        v = qkv[2] + self.v_bias.astype(self.dtype)
+        x = x.astype(self.dtype)
         bias = self.position_bias[...][relative_position_index(self.grid)]  # S S H
-        y = jax.nn.dot_product_attention(
-            q, qkv[1], v, bias=bias.transpose(2, 0, 1)[None], implementation="xla"
-        )
+        bias = bias.transpose(2, 0, 1)[None]
+        heads = [self._attend(x, bias[:, group], group) for group in self.groups]
+        y = heads[0] if len(heads) == 1 else jnp.concatenate(heads, axis=2)
         kernel, bias = self.out.kernel.astype(self.dtype), self.out.bias.astype(self.dtype)
-        return jnp.einsum("blhk,hkd->bld", y, kernel) + bias
+        return checkpoint_name(jnp.einsum("blhk,hkd->bld", y, kernel) + bias, PRODUCT)
+
+    def _attend(self, x: jax.Array, bias: jax.Array, heads: slice) -> jax.Array:
+        """Some heads H of x [B,S,D] with their position bias [1,H,S,S]: [B,S,H,K]."""
+        q, k, v = (
+            jnp.einsum("bld,dhk->blhk", x, self.qkv[:, part, heads].astype(self.dtype))
+            for part in range(3)
+        )
+        q = checkpoint_name(q + self.q_bias[heads].astype(self.dtype), PRODUCT)
+        k = checkpoint_name(k, PRODUCT)
+        v = checkpoint_name(v + self.v_bias[heads].astype(self.dtype), PRODUCT)
+        return jax.nn.dot_product_attention(q, k, v, bias=bias, implementation="xla")
 
 
 class BeitBlock(nnx.Module):

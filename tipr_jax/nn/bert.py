@@ -92,8 +92,7 @@ class DropoutAttention(Attention):
         (v,) = self._project(x if context is None else context, 2, 3)
         weight = dropout(self.weights(x, context, key_mask=key_mask), keys, rate)
         y = jnp.einsum("bhlm,bmhk->blhk", weight.astype(self.dtype), v)
-        kernel, bias = self.out.kernel.astype(self.dtype), self.out.bias.astype(self.dtype)
-        return jnp.einsum("blhk,hkd->bld", y, kernel) + bias
+        return self._merge(y)
 
     def weights(
         self, x: jax.Array, context: jax.Array | None = None, *, key_mask: jax.Array | None = None

@@ -9,11 +9,12 @@ from typing import Any, TypeVar
 import jax
 import jax.numpy as jnp
 from flax import nnx
+from jax.ad_checkpoint import checkpoint_name
 from jax.sharding import NamedSharding
 
 from tipr_jax.nn.attention import Attention
 from tipr_jax.nn.init import BlockInit
-from tipr_jax.precision import ComputePolicy
+from tipr_jax.precision import PRODUCT, ComputePolicy
 from tipr_jax.sharding import EMBED, MLP, named
 
 Layer = TypeVar("Layer", bound=nnx.Module)
@@ -24,7 +25,7 @@ UNROLLED = 4
 
 # What each remat policy keeps for the backward pass.
 SAVED = {
-    "dots": jax.checkpoint_policies.dots_with_no_batch_dims_saveable,
+    "dots": jax.checkpoint_policies.save_only_these_names(PRODUCT),
     "full": jax.checkpoint_policies.nothing_saveable,
 }
 
@@ -93,7 +94,8 @@ class Mlp(nnx.Module):
         self.activation = activation
 
     def __call__(self, x: jax.Array) -> jax.Array:
-        return self.fc_out(self.activation(self.fc_in(x)))
+        hidden = checkpoint_name(self.fc_in(x), PRODUCT)
+        return checkpoint_name(self.fc_out(self.activation(hidden)), PRODUCT)
 
 
 class Block(nnx.Module):
