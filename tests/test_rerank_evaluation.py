@@ -1,6 +1,7 @@
 """Evaluation in two stages and several languages: what it scores, counts, and encodes only once."""
 
 import dataclasses
+import functools
 import json
 import socket
 import subprocess
@@ -24,7 +25,7 @@ from tipr_jax.evaluator import (
 )
 from tipr_jax.inference import rerank
 from tipr_jax.inference.encoders import language_index
-from tipr_jax.metrics.rerank import rerank_scores
+from tipr_jax.metrics.rerank import fill_scores, rerank_scores, top_candidates
 from tipr_jax.metrics.retrieval import metrics_from_similarity
 from tipr_jax.metrics.unit_vectors import l2_normalise
 from tipr_jax.models import irra
@@ -194,6 +195,43 @@ def test_every_second_row_as_gallery(evaluated, reference, monkeypatch):
     parity = evaluator.evaluate(params, ["test"])["test"]
     for direction in ("t2i", "t2i_rerank"):
         assert parity[direction] == pytest.approx(scores["test"][direction])
+
+
+def test_the_cosine_is_mixed_in_and_its_share_chosen_on_val(evaluated, reference, monkeypatch):
+    evaluator, params, data, scores = evaluated
+    similarity, logits = reference["test"]
+    annotations = data.splits["test"]
+    person = annotations.caption_person_id, annotations.image_person_id
+
+    def mixed(weight: float, split: str = "test") -> dict[str, float]:
+        monkeypatch.setitem(evaluator.config.eval, "rerank_mix", weight)
+        return evaluator.evaluate(params, [split])[split]
+
+    # All of it: the order by cosine among the candidates. A part: computed here in another way.
+    best = top_candidates(similarity, 6)
+    take = functools.partial(np.take_along_axis, indices=best, axis=1)
+    z = lambda x: (x - x.mean(1, keepdims=True)) / x.std(1, keepdims=True)  # noqa: E731
+    for weight in (1.0, 0.3):
+        score = (1 - weight) * z(take(logits[..., 1])) + weight * z(take(similarity))
+        want = metrics_from_similarity(fill_scores(best, score, IMAGES), *person)
+        got = mixed(weight)
+        assert got["t2i_mix"] == pytest.approx(want | {"weight": weight})
+        assert got["t2i_rerank"] == scores["test"]["t2i_rerank"], "the published order changed"
+    with pytest.raises(ValueError, match="rerank_mix is -1, .*test comes without val"):
+        mixed(-1.0)
+    monkeypatch.setitem(data.splits, "val", annotations)
+    monkeypatch.setitem(data.text, "val", data.text["test"])
+    tuned = mixed(-1.0, "val")["t2i_mix"]
+    others = [mixed(float(w), "val")["t2i_mix"]["mAP"] for w in np.linspace(0.1, 1, 10)]
+    assert tuned["mAP"] == max(*others, scores["test"]["t2i_rerank"]["mAP"])
+    assert mixed(-1.0)["t2i_mix"]["weight"] == tuned["weight"], "test has the weight of val"
+
+
+def test_a_share_that_is_none():
+    exp, _ = build(make_config())
+    exp.config.eval.rerank_mix = 1.5
+    with pytest.raises(ValueError, match="rerank_mix is 1.5, expected the weight of the cosine"):
+        Evaluator(exp, Data())
 
 
 PROCESS = """

@@ -22,7 +22,13 @@ from tipr_jax.data import Data, Split
 from tipr_jax.experiment import Experiment
 from tipr_jax.inference.encoders import Encoders, language_index
 from tipr_jax.inference.rerank import Reranker
-from tipr_jax.metrics.rerank import candidate_ranks, cosine_candidates, match_score
+from tipr_jax.metrics.rerank import (
+    candidate_cosines,
+    candidate_ranks,
+    cosine_candidates,
+    match_score,
+    mixed_score,
+)
 from tipr_jax.metrics.retrieval import (
     embedding_ranks,
     gallery_images,
@@ -36,6 +42,9 @@ from tipr_jax.results import Scores
 from tipr_jax.sharding import process_rows
 
 log = logging.getLogger("tipr_jax")
+
+TUNED = -1.0  # as eval.rerank_mix: the weight is chosen on val
+WEIGHTS = np.linspace(0, 1, 11)  # to choose from
 
 
 class SplitFeatures(NamedTuple):
@@ -60,7 +69,7 @@ class Evaluator:
 
     Raises:
       ValueError: a negative `eval.rerank_k`; `eval.rerank_pairs` does not fit the mesh; an unknown
-        `eval.rerank_score`.
+        `eval.rerank_score`; an `eval.rerank_mix` that is no weight.
     """
 
     def __init__(
@@ -73,6 +82,12 @@ class Evaluator:
         match_score(np.zeros(2), cfg.rerank_score)  # raises for an unknown one
         if cfg.rerank_k < 0:
             raise ValueError(f"eval.rerank_k is {cfg.rerank_k}, expected 0 (no re-ranking) or more")
+        if cfg.rerank_mix != TUNED and not 0 <= cfg.rerank_mix <= 1:
+            raise ValueError(
+                f"eval.rerank_mix is {cfg.rerank_mix}, expected the weight of the cosine, 0 to 1, "
+                "or -1 to choose it on val"
+            )
+        self._tuned: dict[str, float] = {}  # language -> the weight that was chosen on val
         self.reranker = None
         if cfg.rerank_k and self.encoders.config.can_match:
             self.reranker = Reranker(
@@ -150,7 +165,8 @@ class Evaluator:
     def evaluate(self, params: Params, splits: Sequence[str]) -> Scores:
         """split -> {"t2i": {R1, R5, R10, mAP, mINP}, "i2t": ...} in percent.
 
-        With re-ranking also "t2i_rerank", the second stage of Bi-IRRA.
+        With re-ranking also "t2i_rerank", the second stage of Bi-IRRA, and with `eval.rerank_mix`
+        "t2i_mix", whose "weight" is the share of the cosine.
         """
         tokens = self.reranker is not None
         features = self.features(params, splits, tokens=tokens)
@@ -161,13 +177,16 @@ class Evaluator:
         options = dict(gallery=cfg.gallery, trapezoid_ap=cfg.trapezoid_ap)
         scores = distributed.from_writer(lambda: rank(features, annotations, **options))
         if self.reranker:
-            scores["t2i_rerank"] = self._rerank(self.reranker, params, split, features)
+            scores |= self._rerank(self.reranker, params, split, features)
         return scores
 
     def _rerank(
         self, reranker: Reranker, params: Params, split: str, features: SplitFeatures
-    ) -> dict[str, float]:
-        """Text-to-image metrics of the matching head's order of each query's candidates."""
+    ) -> dict[str, dict[str, float]]:
+        """Text-to-image metrics of the matching head's order of each query's candidates.
+
+        And of the order by its score and the cosine together, where the config asks for that.
+        """
         cfg, annotations = self.config.eval, self.data.splits[split]
         gallery = gallery_images(
             annotations.caption_image_id, len(annotations.image_path), cfg.gallery
@@ -193,15 +212,40 @@ class Evaluator:
             split,
         )
         log_speed(split, candidates.shape, found - began, time.perf_counter() - found)
-        score = match_score(logits, cfg.rerank_score)
+        match = match_score(logits, cfg.rerank_score)
         person = annotations.caption_person_id, annotations.image_person_id[gallery]
-        misses = cfg.gallery != "unique"
 
-        def metrics() -> dict[str, float]:
+        def measure(score: np.ndarray) -> dict[str, float]:
+            misses = cfg.gallery != "unique"
             ranks = candidate_ranks(candidates, score, *person, count_misses=misses)
             return metrics_from_ranks(ranks, trapezoid_ap=cfg.trapezoid_ap)
 
-        return distributed.from_writer(metrics)
+        measured = {"t2i_rerank": distributed.from_writer(lambda: measure(match))}
+        if cfg.rerank_mix:
+            cosine = candidate_cosines(features.text, features.image[gallery], candidates)
+            mixed = functools.partial(mixed_score, match, cosine)
+            mix = lambda: self._mixed(split, lambda weight: measure(mixed(weight)))  # noqa: E731
+            measured["t2i_mix"] = distributed.from_writer(mix)
+        return measured
+
+    def _mixed(self, split: str, measure: Callable[[float], dict[str, float]]) -> dict[str, float]:
+        """The metrics of a split with the config's weight, or with the best one on val by mAP.
+
+        Raises:
+          ValueError: the weight is to be chosen, but val was not evaluated before.
+        """
+        weight, language = self.config.eval.rerank_mix, self.data.splits[split].language
+        if weight == TUNED and split.partition("_")[0] == "val":
+            self._tuned[language] = float(max(WEIGHTS, key=lambda w: measure(w)["mAP"]))
+        if weight == TUNED:
+            if language not in self._tuned:
+                raise ValueError(
+                    "eval.rerank_mix is -1, to choose the weight on val, but "
+                    f"{split} comes without val; add it to --config.eval.splits, or give a weight "
+                    "from 0 to 1"
+                )
+            weight = self._tuned[language]
+        return measure(weight) | {"weight": weight}
 
 
 def log_speed(split: str, shape: tuple[int, int], cosine: float, match: float) -> None:

@@ -8,6 +8,7 @@ from tipr_jax.results import Block, Directions
 TITLES = {
     "t2i": "text to image",
     "t2i_rerank": "text to image, re-ranked",
+    "t2i_mix": "re-ranked with the cosine",
     "i2t": "image to text",
 }
 
@@ -73,6 +74,12 @@ def notes(summary: Mapping[str, Any]) -> list[str]:
         lines.append(
             "The epoch is selected on test, as in the papers; new work: eval.select_on=val"
         )
+    blocks = [summary, *summary.get("languages", {}).values()]
+    blocks = [block.get("best", block) for block in blocks]
+    weights = {b["split"]: b["t2i_mix"]["weight"] for b in blocks if "t2i_mix" in b}
+    if weights:
+        shares = ", ".join(f"{split} {weight:.1f}" for split, weight in weights.items())
+        lines.append(f"Share of the cosine in the mixed score (published: 0): {shares}")
     return lines
 
 
@@ -83,7 +90,7 @@ def table(summary: Mapping[str, Any]) -> str:
     """
     lines = _lines(rows(summary), ("t2i", "i2t")) + notes(summary)
     in_languages = language_rows(summary)
-    ranked = [direction for direction in ("t2i", "t2i_rerank") if direction in summary]
+    ranked = [d for d in ("t2i", "t2i_rerank", "t2i_mix") if d in summary]
     if in_languages or len(ranked) > 1:
         lines += ["", *_lines(in_languages or rows(summary), ranked)]
     return "\n".join(lines)

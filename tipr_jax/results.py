@@ -2,7 +2,8 @@
 
 An evaluation is logged as a flat row with keys "eval/<split>/<direction>/<metric>", as in
 "eval/test/t2i/R1", in percent. Directions are t2i, i2t and, where a matching head re-ranks,
-t2i_rerank; then "eval/rerank_k" tells the number of candidates. Splits of a multilingual run are
+t2i_rerank, and t2i_mix with the cosine's share in the score as "weight"; then "eval/rerank_k" tells
+the number of candidates. Splits of a multilingual run are
 "test" (captions in the source language), "test_zh" (the same images, Chinese captions), ...
 
 `select` is the one place that says which evaluation is the best. The checkpoints that a run keeps,
@@ -27,6 +28,8 @@ Scores = dict[str, Directions]  # split -> directions
 Block = dict[str, Any]  # {"split", "step"} and the directions of one set of weights
 
 RERANK_K = "eval/rerank_k"
+# Text-to-image rankings, the final one of a split first.
+FINAL = ("t2i_mix", "t2i_rerank", "t2i")
 TIES = ("earlier", "later")
 
 
@@ -137,7 +140,7 @@ def read_evaluations(workdir: str | Path) -> list[Evaluation]:
 
 def chosen_by(scores: Directions) -> Metrics:
     """The metrics of the final text-to-image ranking of a split: re-ranked, if it was."""
-    return scores.get("t2i_rerank", scores["t2i"])
+    return next(scores[direction] for direction in FINAL if direction in scores)
 
 
 def selection_score(scores: Directions, select_by: str) -> float:
@@ -159,14 +162,15 @@ def selection_score(scores: Directions, select_by: str) -> float:
 def select(evaluations: Iterable[Evaluation], criterion: Criterion) -> Evaluation | None:
     """The best evaluation; of equal ones the earliest, or the latest if the criterion says so.
 
-    Re-ranked metrics count if every evaluation was re-ranked, with one number of candidates;
-    otherwise all are compared by cosine, for a run that continued may have changed it. Evaluations
-    without the split do not take part; None if no evaluation has it.
+    Re-ranked metrics count if every evaluation was re-ranked, in one way and with one number of
+    candidates; otherwise all are compared by cosine, for a run that continued may have changed it.
+    Evaluations without the split do not take part; None if no evaluation has it.
     """
     split = criterion.select_on
     known = [e for e in evaluations if split in e.scores]
     candidates = {e.rerank_k for e in known if e.rerank_k}  # old runs did not record it
-    comparable = len(candidates) <= 1 and all("t2i_rerank" in e.scores[split] for e in known)
+    ways = {frozenset(e.scores[split]) for e in known}
+    comparable = len(candidates) <= 1 and len(ways) == 1
 
     def rank(evaluation: Evaluation) -> tuple[float, int]:
         scores = evaluation.scores[split]

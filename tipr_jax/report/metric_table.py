@@ -11,6 +11,7 @@ METRIC_COLUMNS = ("R1", "R5", "R10", "mAP", "mINP", "mAP_trapezoid")  # shown if
 DIRECTIONS = {
     "t2i": "text → image",
     "t2i_rerank": "text → image, re-ranked",
+    "t2i_mix": "re-ranked with the cosine",
     "i2t": "image → text",
 }
 
