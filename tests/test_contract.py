@@ -27,8 +27,8 @@ GENERIC_PRETRAINED = {
 # Blocks that several papers share. Their arguments are called width or embed_dim, as the fields of
 # configs are; so here only names of methods, and fields read from a config, count.
 BLOCKS = {"nn", "losses", "augment", "metrics", "text", "preprocess"}
-# Scripts that are about one paper: the PyTorch twin of IRRA, and its benchmark.
-PAPER_SCRIPTS = {"ablation.py", "torch_twin.py", "torch_input.py"}
+# Scripts that are about certain papers: experiments, the PyTorch twin of IRRA and its benchmark.
+PAPER_SCRIPTS = {"ablation.py", "noise_table.py", "torch_twin.py", "torch_input.py"}
 # A hint may show a command with one paper's config file, weights or address.
 EXAMPLE = re.compile(r"configs/\w+\.py|--method=\w+|(runs|weights)/\w+|https?://\S+")
 CONFIG_NAMES = {"config", "model_config", "cfg", "c", "model"}

@@ -15,9 +15,15 @@ Examples:
       --config.openai.base_url=http://127.0.0.1:8000/v1 --config.openai.model=Qwen3-VL
   python -m data_pipelines.ldat run --config.data.root=/data --config.target=zh \\
       --config.translator=file --config.file.path=ready.jsonl --config.rewriter=keep
+  python -m data_pipelines.ldat run --config.data.root=/data --config.target=zh \\
+      --config.translator=local --config.local.folder=opus-mt-en-zh --config.scorer=command \\
+      --config.command.run="comet/bin/python scripts/examples/comet_scores.py"
   python -m data_pipelines.ldat review --config.data.root=/data --config.target=zh
   python -m data_pipelines.ldat run --config.data.root=data --config.target=de \\
       --config.translator=grammar --config.grammar.noise=0.2 --config.rewriter=keep
+
+--engine=ray asks the backends in the workers of Ray Data, on this machine or on the cluster that
+$RAY_ADDRESS names, with the same result.
 
 All fields stand in configs/ldat.py, which is read unless another --config=FILE is given; give every
 stage of a job the same ones, or keep them in a file of your own.
@@ -43,6 +49,7 @@ _EXAMPLE = f"python -m {__package__} run --config.data.root=/data --config.targe
 _CONFIG = config_flags.DEFINE_config_file(
     "config", None, "Config file; default configs/ldat.py", lock_config=True
 )
+_ENGINE = flags.DEFINE_string("engine", "", "ray, or nothing to work in this process alone")
 
 
 def parse(argv: list[str]) -> list[str]:
@@ -66,15 +73,15 @@ def main(argv: list[str]) -> None:
     logging.basicConfig(format="%(message)s", level=logging.WARNING)
     logging.getLogger("httpx").setLevel(logging.ERROR)
     with command_line.mistakes_in_one_line(traceback=flags.FLAGS.verbosity > 0):
-        run(_CONFIG.value, argv[1])
+        run(_CONFIG.value, argv[1], _ENGINE.value)
 
 
-def run(config: Any, stage: str) -> None:
+def run(config: Any, stage: str, engine: str = "") -> None:
     """Runs a stage and prints a line about it. Raises ValueError or OSError in one line."""
     from data_pipelines.ldat import report, stages
     from data_pipelines.ldat.work import Work
 
-    work = Work(config)
+    work = Work(config, engine)
     if stage == "review":
         review(work)
         return

@@ -1,157 +1,58 @@
 """Any OpenAI-compatible server (vLLM, Ollama, llama.cpp, a provider) as translator and rewriter.
 
-The client is the package `openai` (extra `llm`), which waits and asks again after 408, 409, 429
-and 5xx, lost connections and time-outs, as long as Retry-After says or ever longer. What comes
-back is checked here (`answers.py`), asked for again, and recorded as a failure in the end. The key
-is read from $OPENAI_API_KEY; local servers need none.
+What comes back through the connection (`connection.py`) is checked here (`answers.py`), asked for
+again, and recorded as a failure in the end.
 """
 
-import asyncio
 import base64
-import dataclasses
-import functools
-import importlib
-import json
 import mimetypes
-import os
-import time
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from data_pipelines.ldat import answers, prompt
+from data_pipelines.ldat.connection import Connection, Server
 from data_pipelines.ldat.interfaces import Caption, Failure, Translation
 from data_pipelines.ldat.journal import content_key
 
 # Messages, and a check that returns "" for a good answer, else what is wrong with it.
 Question = tuple[list[Any], Callable[[str], str]]
-_STOP_AFTER = 100  # failures in a row: the server is out of order, and goes on later
-_REFUSALS = (400, 401, 403, 404, 405, 422)  # another request of the kind would be refused, too
-
-
-@dataclasses.dataclass(frozen=True)
-class Server:
-    """Where and how to ask; see `configs/ldat.py`."""
-
-    base_url: str
-    model: str
-    concurrency: int
-    requests_per_minute: int
-    timeout: float  # seconds for one request
-    retries: int  # of the client, per request, for what the server cannot answer now
-    attempts: int  # for answers that are no translation
-    temperature: float
-    max_tokens: int
 
 
 class Endpoint:
     """Asks a server for many texts at a time. Raises ValueError without a model's name."""
 
     def __init__(self, server: Server):
-        if not server.model:
-            raise ValueError(
-                "--config.openai.model is empty; give the name under which the server at "
-                f"{server.base_url} offers its model"
-            )
-        self._server = server
-        self._runner: asyncio.Runner | None = None
-        self._next_start = 0.0  # of a request, in time.monotonic()
-        self._in_a_row, self._last_reason = 0, ""  # failures
+        self._connection = Connection(server)
 
     def ask_all(self, questions: Sequence[Question | Failure]) -> list[str | Failure]:
-        """A text or a `Failure` per question; a `Failure` among them is its own answer.
+        """A text or a `Failure` per question. Raises ValueError as `Connection.answers`."""
+        return self._connection.answers(self._ask, questions)
 
-        Raises:
-          ValueError: the server refuses requests of this kind: address, key, model or fields; or
-            the last 100 answers were failures.
-        """
-        if self._in_a_row >= _STOP_AFTER:
-            raise ValueError(
-                f"{self._server.base_url}: the last {self._in_a_row} captions failed, the last one "
-                f"because {self._last_reason}; what is done is kept: look after the server, and "
-                "call again"
-            )
-        if self._runner is None:  # one event loop for all calls: connections belong to it
-            self._runner = asyncio.Runner()
-        found = self._runner.run(self._ask_all(questions))
-        for answer in found:
-            if isinstance(answer, Failure):
-                self._in_a_row, self._last_reason = self._in_a_row + 1, answer.reason
-            else:
-                self._in_a_row = 0
-        return found
-
-    async def _ask_all(self, questions: Sequence[Question | Failure]) -> list[str | Failure]:
-        slots = asyncio.Semaphore(self._server.concurrency)
-
-        async def in_turn(question: Question | Failure) -> str | Failure:
-            if isinstance(question, Failure):
-                return question
-            async with slots:
-                return await self._ask(*question)
-
-        return await asyncio.gather(*map(in_turn, questions))
-
-    async def _ask(self, messages: list[Any], check: Callable[[str], str]) -> str | Failure:
-        problem = ""
-        for attempt in range(self._server.attempts):
-            await self._wait_for_rate()
+    async def _ask(self, question: Question) -> str | Failure:
+        (messages, check), server, problem = question, self._connection.server, ""
+        for attempt in range(server.attempts):
+            # The first answer is the most likely one; after a bad one a dice helps.
+            fields = {
+                "model": server.model,
+                "messages": messages,
+                "max_tokens": server.max_tokens,
+                "temperature": server.temperature + 0.3 * attempt,
+            }
             try:
-                # The first answer is the most likely one; after a bad one a dice helps.
-                warmer = self._server.temperature + 0.3 * attempt
-                reply = await self._create(messages=messages, temperature=warmer)
+                reply = await self._connection.call(
+                    lambda client, fields=fields: client.chat.completions.create(**fields)
+                )
+                if isinstance(reply, Failure):
+                    return reply
                 text = answers.text_of(reply)
-                problem = check(text)
             except answers.BadAnswer as error:
                 problem = str(error)
-            except json.JSONDecodeError as error:
-                problem = f"malformed JSON: {error}"
-            except self._package.APIStatusError as error:
-                if error.status_code in _REFUSALS:
-                    raise ValueError(self._refusal(error)) from None
-                return Failure(f"HTTP {error.status_code} after {self._server.retries} retries")
-            except self._package.APIError as error:  # time-outs and lost connections
-                return Failure(f"{type(error).__name__} after {self._server.retries} retries")
             else:
+                problem = check(text)
                 if not problem:
                     return text
         return Failure(problem)
-
-    async def _wait_for_rate(self) -> None:
-        """Holds back until the next request may start."""
-        if rate := self._server.requests_per_minute:
-            start = max(self._next_start, time.monotonic())
-            self._next_start = start + 60 / rate
-            await asyncio.sleep(start - time.monotonic())
-
-    def _refusal(self, error: Any) -> str:
-        said = " ".join(str(error.message).split())[:200]
-        return (
-            f"{self._server.base_url} refuses requests for the model {self._server.model!r}: "
-            f"{said}; correct --config.openai.base_url, --config.openai.model or $OPENAI_API_KEY"
-        )
-
-    @functools.cached_property
-    def _package(self) -> Any:
-        try:
-            return importlib.import_module("openai")
-        except ModuleNotFoundError:
-            raise ValueError(
-                "an endpoint needs the package openai; pip install 'tipr_jax[llm]'"
-            ) from None
-
-    @functools.cached_property
-    def _create(self) -> Callable[..., Awaitable[Any]]:
-        server = self._server
-        client = self._package.AsyncOpenAI(
-            base_url=server.base_url,
-            api_key=os.environ.get("OPENAI_API_KEY", "none"),
-            timeout=server.timeout,
-            max_retries=server.retries,
-        )
-        return functools.partial(
-            client.chat.completions.create, model=server.model, max_tokens=server.max_tokens
-        )
 
 
 class _Asker:
@@ -173,7 +74,7 @@ class OpenAITranslator(_Asker):
     """A `Translator`: one caption per request, with glossary and examples in the prompt."""
 
     def translate(self, captions: Sequence[Caption]) -> list[str | Failure]:
-        """Raises ValueError as `Endpoint.ask_all`."""
+        """Raises ValueError as `Connection.answers`."""
         return self._endpoint.ask_all([self._question(caption.text) for caption in captions])
 
     def _question(self, text: str) -> Question:
@@ -191,7 +92,7 @@ class OpenAIRewriter(_Asker):
         self._images = images
 
     def rewrite(self, translations: Sequence[Translation]) -> list[str | Failure]:
-        """Raises ValueError as `Endpoint.ask_all`; an unreadable image is a `Failure`."""
+        """Raises ValueError as `Connection.answers`; an unreadable image is a `Failure`."""
         return self._endpoint.ask_all([self._question(t.caption) for t in translations])
 
     def _question(self, caption: Caption) -> Question | Failure:

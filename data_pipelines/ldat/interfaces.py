@@ -48,7 +48,7 @@ class Translator(Backend, Protocol):
 
 
 class QualityScorer(Backend, Protocol):
-    def score(self, translations: Sequence[Translation]) -> list[float]:
+    def score(self, translations: Sequence[Translation]) -> Sequence[float | Failure]:
         """The quality of each translation without a reference, 0 (unrelated) .. 1 (faithful)."""
         ...
 

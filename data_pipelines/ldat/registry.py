@@ -3,13 +3,19 @@
 A maker takes the job's config and its source, and makes something cheap; see `interfaces.Backend`.
 """
 
+import shlex
 from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
-from data_pipelines.ldat.endpoint import OpenAIRewriter, OpenAITranslator, Server
+from data_pipelines.ldat import embeddings
+from data_pipelines.ldat.command_scorer import CommandScorer
+from data_pipelines.ldat.connection import Server
+from data_pipelines.ldat.endpoint import OpenAIRewriter, OpenAITranslator
 from data_pipelines.ldat.generated import GeneratedTranslator
 from data_pipelines.ldat.interfaces import Failure, Translation
 from data_pipelines.ldat.lexical import LexicalScorer
+from data_pipelines.ldat.local_translator import Decoding, LocalTranslator
 from data_pipelines.ldat.prompt import FOLDER, Prompt
 from data_pipelines.ldat.ready_file import FileTranslator
 from data_pipelines.ldat.source import Source
@@ -33,13 +39,37 @@ def _openai_translator(config: Any, source: Source) -> OpenAITranslator:
 
 
 def _openai_rewriter(config: Any, source: Source) -> OpenAIRewriter:
-    server = _server(config, config.openai.rewrite_model)
+    server = _server(config, "rewrite_model" if config.openai.rewrite_model else "model")
     return OpenAIRewriter(server, _prompt("rewrite", config, source), source.images)
 
 
+def _openai_scorer(config: Any, source: Source) -> embeddings.OpenAIScorer:
+    server = _server(config, "embedding_model", config.openai.embedding_url)
+    return embeddings.OpenAIScorer(server)
+
+
+def _local_translator(config: Any, source: Source) -> LocalTranslator:
+    local = config.local
+    fields = {key: local[key] for key in Decoding.__dataclass_fields__}
+    _refuse_below_one("local", fields, ("batch", "beams", "max_tokens"))
+    folder, target = _path(local.folder, "--config.local.folder"), language_name(config.target)
+    return LocalTranslator(folder, source.language, target, Decoding(**fields), local.device)
+
+
+def _local_scorer(config: Any, source: Source) -> embeddings.LocalScorer:
+    local = config.local
+    _refuse_below_one("local", {"batch": local.batch}, ("batch",))
+    folder = _path(local.embeddings, "--config.local.embeddings")
+    return embeddings.LocalScorer(folder, local.batch, local.device)
+
+
+def _command_scorer(config: Any, source: Source) -> CommandScorer:
+    _refuse_below_one("command", {"timeout": config.command.timeout}, ("timeout",))
+    return CommandScorer(shlex.split(config.command.run), config.command.timeout)
+
+
 def _file(config: Any, source: Source) -> FileTranslator:
-    path = config.file.path
-    return FileTranslator(local_path(path, "--config.file.path") if path else None)
+    return FileTranslator(_path(config.file.path, "--config.file.path"))
 
 
 def _grammar(config: Any, source: Source) -> GeneratedTranslator:
@@ -51,11 +81,15 @@ def _grammar(config: Any, source: Source) -> GeneratedTranslator:
 
 TRANSLATORS: Mapping[str, Maker] = {
     "openai": _openai_translator,
+    "local": _local_translator,
     "file": _file,
     "grammar": _grammar,
 }
 SCORERS: Mapping[str, Maker] = {
     "lexical": lambda config, source: LexicalScorer(source.language, language_name(config.target)),
+    "openai": _openai_scorer,
+    "local": _local_scorer,
+    "command": _command_scorer,
 }
 REWRITERS: Mapping[str, Maker] = {
     "keep": lambda config, source: KeepRewriter(),
@@ -71,13 +105,25 @@ def make(makers: Mapping[str, Maker], role: str, config: Any, source: Source) ->
     return makers[name](config, source)
 
 
-def _server(config: Any, model: str = "") -> Server:
+def _server(config: Any, model: str = "model", url: str = "") -> Server:
+    """model: the field of config.openai that names the model. url: "" for the usual one."""
     fields: dict[str, Any] = {key: config.openai[key] for key in Server.__dataclass_fields__}
-    for key in ("concurrency", "timeout", "attempts", "max_tokens"):
-        if fields[key] <= 0:
-            raise ValueError(f"--config.openai.{key}={fields[key]}; expected more than 0")
-    fields["model"] = model or fields["model"]
+    _refuse_below_one("openai", fields, ("concurrency", "attempts", "max_tokens"))
+    if fields["timeout"] <= 0:
+        raise ValueError(f"--config.openai.timeout={fields['timeout']}; expected more than 0")
+    fields["model"] = config.openai[model]
+    fields["base_url"] = url or fields["base_url"]
     return Server(**fields)
+
+
+def _refuse_below_one(group: str, fields: Mapping[str, Any], names: Sequence[str]) -> None:
+    for name in names:
+        if fields[name] < 1:
+            raise ValueError(f"--config.{group}.{name}={fields[name]}; expected at least 1")
+
+
+def _path(given: str, option: str) -> Path | None:
+    return local_path(given, option) if given else None
 
 
 def _prompt(name: str, config: Any, source: Source) -> Prompt:

@@ -1,9 +1,10 @@
 """The stages that ask a backend: translate, score, rewrite.
 
 Each goes through the captions in the order of the source, skips what its journal holds, and writes
-answers batch by batch. A batch is on the disk before the next one starts.
+answers batch by batch, in that order. A batch is on the disk before the next one is taken.
 """
 
+import contextlib
 import dataclasses
 import math
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -16,6 +17,8 @@ from data_pipelines.ldat import outcome
 from data_pipelines.ldat.interfaces import Failure
 from data_pipelines.ldat.journal import Journal, KeySet, Lines, scan
 from data_pipelines.ldat.work import Work
+
+Batch = list[tuple[str, Any]]  # keys and tasks
 
 
 @dataclasses.dataclass
@@ -90,9 +93,15 @@ def _work_off(
 ) -> Tally:
     """Asks for all tasks, (key, task), that the stage's journal lacks."""
     path, tally = work.journal(stage), Tally(stage)
-    with Journal(path) as journal, Journal(_failures(path)) as failures, _bar(stage) as bar:
-        for batch in _batches(_new(tasks, journal.keys, tally), work.config.batch_size):
-            answers = ask([task for _, task in batch])
+    with (
+        Journal(path) as journal,
+        Journal(_failures(path)) as failures,
+        contextlib.ExitStack() as on,
+    ):
+        batches = _batches(_new(tasks, journal.keys, tally), work.config.batch_size)
+        answered = on.enter_context(_engine(work, stage, ask, batches))
+        bar = on.enter_context(_bar(stage))
+        for batch, answers in answered:
             if len(answers) != len(batch):
                 raise ValueError(f"{stage}: {len(answers)} answers to {len(batch)} captions")
             good, bad = [], []
@@ -111,6 +120,20 @@ def _work_off(
             tally.done, tally.failed = tally.done + len(good), tally.failed + len(bad)
             bar.update(len(batch))
     return tally
+
+
+@contextlib.contextmanager
+def _engine(
+    work: Work, stage: str, ask: Callable[[list[Any]], Sequence[Any]], batches: Iterable[Batch]
+) -> Iterator[Iterable[tuple[Batch, Sequence[Any]]]]:
+    """Every batch with its answers, in order: asked for here, or by the workers of a cluster."""
+    if not work.engine:
+        yield ((batch, ask([task for _, task in batch])) for batch in batches)
+        return
+    from data_pipelines.ldat import ray_engine  # JAX comes with it
+
+    with ray_engine.answered(work, stage, batches) as answers:
+        yield answers
 
 
 def open_failures(path: Path) -> int:
@@ -140,7 +163,7 @@ def _new(tasks: Iterable[tuple[str, Any]], done: KeySet, tally: Tally) -> Iterat
                 yield key, task
 
 
-def _batches(tasks: Iterable[Any], size: int) -> Iterator[list[Any]]:
+def _batches(tasks: Iterable[tuple[str, Any]], size: int) -> Iterator[Batch]:
     if size < 1:
         raise ValueError(f"--config.batch_size={size}; expected at least 1")
     batch = []

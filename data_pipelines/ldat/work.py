@@ -19,14 +19,18 @@ class Work:
     """What the stages of a job share. Backends are made when a stage first needs them.
 
     config: with the fields of `configs/ldat.py`.
+    engine: "" asks the backends in this process, "ray" in the workers of `ray_engine.py`.
 
     Raises:
-      ValueError: an unknown language or split, the target is the source, or an address as a path.
+      ValueError: an unknown language, split or engine, the target is the source, or an address as
+        a path.
       FileNotFoundError: there is no such data set.
     """
 
-    def __init__(self, config: Any):
-        self.config = config
+    def __init__(self, config: Any, engine: str = ""):
+        if engine not in ("", "ray"):
+            raise ValueError(f"--engine={engine}: expected ray, or nothing for this process alone")
+        self.config, self.engine = config, engine
         self.source_language = language_name(config.source)
         self.target = language_name(config.target)
         if self.source_language == self.target:

@@ -1,5 +1,7 @@
 """The attention kernel is a choice that changes no result, and fails early where it cannot run."""
 
+import dataclasses
+import functools
 import re
 
 import jax
@@ -11,7 +13,7 @@ from jax._src.cudnn import fused_attention_stablehlo as cudnn
 
 from configs import irra as irra_config
 from tipr_jax import experiment, precision, sharding, trainer
-from tipr_jax.nn.attention import Attention, attend, attend_padded
+from tipr_jax.nn.attention import Attention, attend, attend_padded, head_groups
 from tipr_jax.nn.beit import RelativeAttention
 from tipr_jax.nn.init import BlockInit
 from tipr_jax.precision import ComputePolicy, policy
@@ -77,46 +79,67 @@ def test_padding_to_even_lengths_changes_nothing(queries, keys, causal):
     )
 
 
-@pytest.mark.parametrize("group", [1, 2, 3, 4])
+ONE_HEAD = 2 * 8 * 128 * 4  # bytes of a head's scores of 2 x 5 tokens
+
+
+@pytest.mark.parametrize("size", [1, 2, 3])
 @pytest.mark.parametrize("make", [make_attention, make_relative_attention])
-def test_heads_in_groups_give_the_same(make, group):
-    """Results and gradients; with groups of 4 of 6 heads the last group is smaller."""
+def test_heads_in_groups_give_the_same(make, size):
+    """Results and gradients."""
     x = jnp.asarray(np.random.default_rng(3).normal(size=(2, 5, 48)), jnp.float32)
 
     def value_and_gradient(size):
-        graphdef, params = nnx.split(make(ComputePolicy(head_group=size)))
+        graphdef, params = nnx.split(make(ComputePolicy(score_bytes=size * ONE_HEAD)))
         tilt = jnp.cos(jnp.arange(x.size)).reshape(x.shape)
         loss = lambda params, x: jnp.sum(nnx.merge(graphdef, params)(x) * tilt)  # noqa: E731
         return jax.value_and_grad(loss, (0, 1))(params, x)
 
-    whole, grouped = value_and_gradient(0), value_and_gradient(group)
-    jax.tree.map(
-        lambda a, b: np.testing.assert_allclose(a, b, rtol=2e-5, atol=1e-5), whole, grouped
-    )
+    close = functools.partial(np.testing.assert_allclose, rtol=2e-5, atol=1e-5)
+    jax.tree.map(close, value_and_gradient(0), value_and_gradient(size))
 
 
 def test_masked_and_causal_heads_in_groups():
     x = jnp.asarray(np.random.default_rng(4).normal(size=(2, 5, 48)), jnp.float32)
     mask = jnp.array([[True] * 5, [True, True, False, True, False]])
     for how in ({"causal": True}, {"key_mask": mask}):
-        whole, grouped = (make_attention(ComputePolicy(head_group=n))(x, **how) for n in (0, 2))
+        sizes = (0, 2 * ONE_HEAD)
+        whole, grouped = (make_attention(ComputePolicy(score_bytes=n))(x, **how) for n in sizes)
         np.testing.assert_allclose(whole, grouped, rtol=2e-5, atol=1e-6)
 
 
+@pytest.mark.parametrize(
+    ("heads", "rows", "tokens", "size"),
+    # What the compiler was fastest with; a short text; what has no room even alone; 7 heads.
+    [(12, 64, 193, 4), (12, 56, 311, 2), (8, 64, 77, 8), (12, 64, 4000, 1), (7, 64, 193, 1)],
+)
+def test_groups_follow_the_size_of_the_scores(heads, rows, tokens, size):
+    how = ComputePolicy(score_bytes=precision.SCORE_BYTES)
+    groups = head_groups(heads, rows, tokens, how)
+    assert groups == [slice(i, i + size) for i in range(0, heads, size)]
+    everywhere = dataclasses.replace(
+        how,
+        activations=sharding.batch_sharding(sharding.make_mesh(), sharding.RULES["data_parallel"]),
+    )
+    assert head_groups(heads, 8 * rows, tokens, everywhere) == groups  # on eight devices
+    assert head_groups(heads, rows, tokens, ComputePolicy()) == [slice(0, heads)]
+
+
 def test_only_a_tpu_that_holds_all_heads_groups_them(monkeypatch):
-    assert policy("bfloat16").head_group == 0 and policy("float32", attention="grouped").head_group
+    assert (
+        policy("bfloat16").score_bytes == 0 and policy("float32", attention="grouped").score_bytes
+    )
     monkeypatch.setattr(jax, "default_backend", lambda: "tpu")
-    assert policy("bfloat16").head_group == policy("float32").head_group == precision.HEAD_GROUP
+    assert policy("bfloat16").score_bytes == policy("float32").score_bytes > 0
     config = irra_config.get_config("debug")
-    for rules, model, group in (
-        ("data_parallel", 2, precision.HEAD_GROUP),
-        ("fully_sharded", 2, precision.HEAD_GROUP),
-        ("tensor_parallel", 1, precision.HEAD_GROUP),
+    for rules, model, size in (
+        ("data_parallel", 2, precision.SCORE_BYTES),
+        ("fully_sharded", 2, precision.SCORE_BYTES),
+        ("tensor_parallel", 1, precision.SCORE_BYTES),
         ("tensor_parallel", 2, 0),
     ):
         mesh = sharding.make_mesh(model=model)
         how = experiment.compute_policy(config, mesh, sharding.RULES[rules])
-        assert how.head_group == group, (rules, model)
+        assert how.score_bytes == size, (rules, model)
 
 
 def test_cudnn_without_a_gpu_is_one_line():

@@ -75,6 +75,8 @@ def test_the_stages_run_from_the_shell(root):
         (("run", "--config=none.py"), "none.py"),
         (("run", "--config.data.root=/nowhere"), "CUHK-PEDES not found"),
         (("export", "--config.translator=none"), "translator=none is unknown"),
+        (("translate", "--engine=spark"), "--engine=spark: expected ray"),
+        (("translate", "--config.translator=local"), "--config.local.folder=: expected the folder"),
     ],
 )
 def test_a_mistake_is_one_line(root, arguments, message):

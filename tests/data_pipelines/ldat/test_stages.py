@@ -240,7 +240,7 @@ def test_the_report_counts_and_escapes(root, new_work):
         ({"workdir": "gs://a/b"}, "an address"),
         (
             {"translator": "google"},
-            "translator=google is unknown; use one of openai, file, grammar",
+            "translator=google is unknown; use one of openai, local, file, grammar",
         ),
         ({"scorer": "comet"}, "scorer=comet is unknown"),
         ({"translator": "openai"}, "openai.model is empty"),
