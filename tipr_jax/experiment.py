@@ -137,7 +137,7 @@ def compute_policy(config: ConfigDict, mesh: Mesh, rules: dict) -> ComputePolicy
     heads_axis = rules.get(sharding.HEADS)
     if heads_axis and mesh.shape[heads_axis] > 1:
         # Every device holds a few heads already, and a group would be moved between devices.
-        return dataclasses.replace(how, head_group=0)
+        return dataclasses.replace(how, score_bytes=0)
     return how
 
 

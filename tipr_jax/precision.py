@@ -17,10 +17,11 @@ PRECISIONS = ("auto", "float32", "bfloat16", FLOAT16_RELEASED)
 REMATS = ("none", "dots", "full")
 ATTENTIONS = ("auto", "xla", "grouped", "cudnn")
 Implementation: TypeAlias = Literal["xla", "cudnn"]  # of attention
-# The heads that "grouped" attention computes at a time. The scores of four heads of 64 images
-# (64 x 4 x 193 x 193 in float32) stay on a TPU's chip; those of twelve go through its memory, seven
-# times in a step. Compiled for a v5e, a layer is fastest with four (of 2, 3, 4, 6 and 12).
-HEAD_GROUP = 4
+# "grouped" attention computes as many heads at a time as have scores of this size on a device. They
+# stay on a TPU's chip then; the scores of all heads go through its memory, seven times in a step.
+# Compiled for a v5e, a layer is fastest with 4 of 12 heads for 64 x 193 and for 28 x 311 tokens,
+# and with 2 for 56 x 311: about 53 MB each time.
+SCORE_BYTES = 56_000_000
 # The name of what remat "dots" keeps for the backward pass: the products with parameters.
 PRODUCT = "product"
 
@@ -33,7 +34,8 @@ class ComputePolicy:
     remat: what the backward pass computes again, layer by layer, instead of keeping it: `none`;
     `dots`, everything except the products with parameters; `full`, everything except the input of
     the layer. attention: `xla`, or `cudnn` (flash attention on NVIDIA GPUs, half precision only).
-    head_group: how many heads of a self-attention are computed at a time; 0: all.
+    score_bytes: how large the scores of the heads of a self-attention may be on a device that are
+    computed at a time; 0: all heads are.
     activations: sharding of the residual stream, with the batch cut over devices. None leaves it to
     the compiler, which with sharded parameters may gather the batch instead of the parameters.
     """
@@ -42,7 +44,7 @@ class ComputePolicy:
     compute: jnp.dtype = jnp.float32
     remat: str = "none"
     attention: Implementation = "xla"
-    head_group: int = 0
+    score_bytes: int = 0
     activations: NamedSharding | None = None
 
     def in_float32(self) -> "ComputePolicy":
@@ -87,7 +89,7 @@ def policy(
         compute=jnp.dtype(precision),
         remat=remat,
         attention="cudnn" if attention == "cudnn" else "xla",
-        head_group=HEAD_GROUP if attention == "grouped" else 0,
+        score_bytes=SCORE_BYTES if attention == "grouped" else 0,
         activations=activations,
     )
 

@@ -74,6 +74,11 @@ class Instruction(NamedTuple):
         return _OPERAND.findall(self.rest)
 
     @property
+    def is_fused(self) -> bool:
+        """Whether it stands for others, in a computation of their own, that run as one."""
+        return ", kind=k" in self.rest
+
+    @property
     def arrays(self) -> list[Array]:
         """The arrays of its result."""
         return arrays_of(self.type)

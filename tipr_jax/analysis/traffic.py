@@ -10,7 +10,7 @@ sum over its instructions, or the time of the whole traffic if that is longer.
 
 import math
 import re
-from collections import Counter
+from collections import defaultdict
 from collections.abc import Iterable, Iterator
 from typing import NamedTuple
 
@@ -86,10 +86,10 @@ def costs(module: Module) -> list[Cost]:
 
 def by_source(costs: Iterable[Cost], chip: Chip) -> list[tuple[str, float]]:
     """(JAX operation, seconds), slowest first, each summed over its instructions."""
-    sums: Counter[str] = Counter()
+    sums: dict[str, float] = defaultdict(float)
     for cost in costs:
         sums[cost.source or cost.name] += cost.seconds(chip)
-    return sums.most_common()
+    return sorted(sums.items(), key=lambda item: -item[1])
 
 
 def _hbm(arrays: Iterable[Array]) -> int:
@@ -100,6 +100,8 @@ def _bytes(module: Module, computation: str, instruction: Instruction) -> int:
     """HBM bytes that one run reads and writes."""
     scope = module.computations[computation]
     operands = [scope[name].arrays for name in instruction.operands if name in scope]
+    if instruction.is_fused:
+        return _fused_bytes(module, instruction, operands)
     match instruction.op:
         case "copy-start":  # (destination, source, context)
             destination, source = instruction.arrays[:2]
@@ -111,20 +113,18 @@ def _bytes(module: Module, computation: str, instruction: Instruction) -> int:
             return 2 * _hbm(operands[1])
         case "dynamic-slice" | "slice" | "gather":
             return _hbm(instruction.arrays) * 2
-        case "fusion":
-            return _fusion_bytes(module, instruction, operands)
     return _hbm(instruction.arrays) + sum(map(_hbm, operands))
 
 
-def _fusion_bytes(module: Module, fusion: Instruction, operands: list[list[Array]]) -> int:
-    """What a fusion reads of its operands, of which some are cut inside, and what it writes."""
-    body = fusion.called[0]
-    read = 0
+def _fused_bytes(module: Module, fused: Instruction, operands: list[list[Array]]) -> int:
+    """What fused instructions read of the operands, some of which they cut, and what they write."""
+    body, read = fused.called[0], 0
     for number, arrays in enumerate(operands):
         whole = _hbm(arrays)
         if whole:
-            read += min(whole, _read(module, body, number, arrays[0].space))
-    return read + sum(_written(module, body, fusion.arrays))
+            part = _read(module, body, number, arrays[0].space)
+            read += whole if part == math.inf else min(whole, int(part))
+    return read + sum(_written(module, body, fused.arrays))
 
 
 def _read(module: Module, body: str, number: int, space: int) -> float:
@@ -147,7 +147,7 @@ def _read_by_users(module: Module, body: str, name: str, space: int) -> Iterator
             yield 0  # in place: the other rows are not touched
         elif user.op == "bitcast":
             yield from _read_by_users(module, body, user.name, space)
-        elif user.op == "fusion":
+        elif user.is_fused:
             for place in places:
                 yield _read(module, user.called[0], place, space)
         elif user.op != "tuple":
@@ -171,15 +171,15 @@ def _written(module: Module, body: str, results: list[Array]) -> Iterator[int]:
             update = instructions[value.operands[1]].arrays[0]
             # As a slice of the result: the same tiles.
             yield update._replace(space=HBM, tile=result.tile, order=result.order).padded_size
-        elif value.op == "fusion" and value.arrays == [result]:
+        elif value.is_fused and value.arrays == [result]:
             yield sum(_written(module, value.called[0], [result]))
         else:
             yield result.padded_size
 
 
 def _flops(module: Module, computation: str, instruction: Instruction) -> int:
-    """2 x multiply-adds of the products in one run; those of a fusion are inside of it."""
-    if instruction.op == "fusion":
+    """2 x multiply-adds of the products in one run, inside of fused instructions, too."""
+    if instruction.is_fused:
         body = instruction.called[0]
         return sum(_flops(module, body, i) for i in module.computations[body].values())
     if instruction.op not in ("convolution", "dot"):

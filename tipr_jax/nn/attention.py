@@ -3,7 +3,7 @@
 Source: Attention is all you need, section 3.2, with the parameters of torch.nn.MultiheadAttention.
 """
 
-from collections.abc import Iterator
+import math
 
 import chex
 import jax
@@ -79,13 +79,21 @@ class Projection(nnx.Module):
         self.bias = nnx.Param(jnp.zeros(bias_shape, policy.param), axes=bias_axes)
 
 
-def head_groups(heads: int, size: int) -> Iterator[slice]:
-    """The heads that are computed at a time, `size` of them; 0: all at once.
+def head_groups(heads: int, rows: int, tokens: int, policy: ComputePolicy) -> list[slice]:
+    """The heads of a self-attention that are computed at a time, see `ComputePolicy.score_bytes`.
 
-    Whatever the groups, a head's result is the same: it reads no other head.
+    Whatever the groups, a head's result is the same: it reads no other head. All groups have as
+    many heads. rows: of the whole batch; on a device, a head's scores are [rows,tokens,tokens] in
+    float32, in tiles of 8 x 128.
     """
-    size = size or heads
-    return (slice(first, first + size) for first in range(0, heads, size))
+    size = heads
+    if policy.score_bytes:
+        devices = policy.activations.mesh.size if policy.activations is not None else 1
+        tiles = math.ceil(tokens / 8) * math.ceil(tokens / 128)
+        one_head = math.ceil(rows / devices) * tiles * 8 * 128 * 4
+        fitting = (n for n in range(1, heads + 1) if n * one_head <= policy.score_bytes)
+        size = max((n for n in fitting if heads % n == 0), default=1)
+    return [slice(first, first + size) for first in range(0, heads, size)]
 
 
 class Attention(nnx.Module):
@@ -113,7 +121,7 @@ class Attention(nnx.Module):
         )
         self.dtype = policy.compute
         self.implementation: Implementation = policy.attention
-        self.groups = tuple(head_groups(heads, policy.head_group))
+        self.heads, self.policy = heads, policy
 
     def _project(
         self, x: jax.Array, first: int, last: int, heads: slice = slice(None)
@@ -145,12 +153,11 @@ class Attention(nnx.Module):
         """
         if context is not None:
             return self.read(x, *self.keys_values(context), causal=causal, key_mask=key_mask)
-        mask = {"causal": causal, "key_mask": key_mask}
-        heads = [
-            attend(*self._project(x, 0, 3, group), self.implementation, **mask)
-            for group in self.groups
-        ]
-        return self._merge(heads[0] if len(heads) == 1 else jnp.concatenate(heads, axis=2))
+        parts = []
+        for group in head_groups(self.heads, len(x), x.shape[1], self.policy):
+            q, k, v = self._project(x, 0, 3, group)
+            parts.append(attend(q, k, v, self.implementation, causal=causal, key_mask=key_mask))
+        return self._merge(parts[0] if len(parts) == 1 else jnp.concatenate(parts, axis=2))
 
     def keys_values(self, context: jax.Array) -> tuple[jax.Array, jax.Array]:
         """What `read` reads of the tokens [B,M,D]: keys and values, each [B,M,H,K]."""

@@ -68,15 +68,16 @@ class RelativeAttention(nnx.Module):
         )
         self.grid = grid
         self.dtype = policy.compute
-        self.groups = tuple(head_groups(heads, policy.head_group))
+        self.heads, self.policy = heads, policy
 
     def __call__(self, x: jax.Array) -> jax.Array:
         """x [B,1+P,D] -> [B,1+P,D]."""
         x = x.astype(self.dtype)
         bias = self.position_bias[...][relative_position_index(self.grid)]  # S S H
         bias = bias.transpose(2, 0, 1)[None]
-        heads = [self._attend(x, bias[:, group], group) for group in self.groups]
-        y = heads[0] if len(heads) == 1 else jnp.concatenate(heads, axis=2)
+        groups = head_groups(self.heads, len(x), x.shape[1], self.policy)
+        parts = [self._attend(x, bias[:, group], group) for group in groups]
+        y = parts[0] if len(parts) == 1 else jnp.concatenate(parts, axis=2)
         kernel, bias = self.out.kernel.astype(self.dtype), self.out.bias.astype(self.dtype)
         return checkpoint_name(jnp.einsum("blhk,hkd->bld", y, kernel) + bias, PRODUCT)
 
