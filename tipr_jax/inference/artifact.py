@@ -205,7 +205,7 @@ def keep(model: Embedder) -> None:
     if exported.is_exported(place):
         os.utime(place)
         return
-    how = dataclasses.replace(policy(), attention="xla")
+    how = policy(attention="xla")
     config = {"method": model.method, "test_resize": model.test_resize}
     with contextlib.suppress(OSError):
         with paths.written_whole(place) as draft:

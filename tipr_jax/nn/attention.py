@@ -154,7 +154,7 @@ class Attention(nnx.Module):
         if context is not None:
             return self.read(x, *self.keys_values(context), causal=causal, key_mask=key_mask)
         parts = []
-        for group in head_groups(self.heads, len(x), x.shape[1], self.policy):
+        for group in head_groups(self.heads, x.shape[0], x.shape[1], self.policy):
             q, k, v = self._project(x, 0, 3, group)
             parts.append(attend(q, k, v, self.implementation, causal=causal, key_mask=key_mask))
         return self._merge(parts[0] if len(parts) == 1 else jnp.concatenate(parts, axis=2))

@@ -75,7 +75,7 @@ class RelativeAttention(nnx.Module):
         x = x.astype(self.dtype)
         bias = self.position_bias[...][relative_position_index(self.grid)]  # S S H
         bias = bias.transpose(2, 0, 1)[None]
-        groups = head_groups(self.heads, len(x), x.shape[1], self.policy)
+        groups = head_groups(self.heads, x.shape[0], x.shape[1], self.policy)
         parts = [self._attend(x, bias[:, group], group) for group in groups]
         y = parts[0] if len(parts) == 1 else jnp.concatenate(parts, axis=2)
         kernel, bias = self.out.kernel.astype(self.dtype), self.out.bias.astype(self.dtype)
