@@ -39,12 +39,14 @@ def train(method: str, workdir: Path, flags: dict[str, str], extra: list[str]) -
     return json.loads((workdir / "results.json").read_text())["others"]["last epoch"]["t2i"]
 
 
+def mean_and_spread(values: list[float]) -> str:
+    """Mean and standard deviation over the seeds."""
+    spread = statistics.stdev(values) if len(values) > 1 else 0.0
+    return f"{statistics.mean(values):7.2f} ± {spread:5.2f}"
+
+
 def line(values: dict[str, str], results: list[dict[str, float]]) -> str:
-    cells = []
-    for metric in METRICS:
-        of_seeds = [result[metric] for result in results]
-        spread = statistics.stdev(of_seeds) if len(of_seeds) > 1 else 0.0
-        cells.append(f"{statistics.mean(of_seeds):7.2f} ± {spread:5.2f}")
+    cells = [mean_and_spread([result[metric] for result in results]) for metric in METRICS]
     return "".join(f"{value:>6}" for value in values.values()) + "   " + "  ".join(cells)
 
 
@@ -53,7 +55,7 @@ def main() -> None:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("method", choices=sorted(SWITCHES))
-    parser.add_argument("--seeds", type=int, default=3)
+    parser.add_argument("--seeds", type=int, default=3, help="runs of each row (default: 3)")
     parser.add_argument("--workdir", type=Path, help="default: runs/ablation_METHOD")
     args, extra = parser.parse_known_args()
     if args.seeds < 1 or any(option.startswith("--config.seed=") for option in extra):

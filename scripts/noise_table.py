@@ -14,7 +14,6 @@ precision and recall of the pairs that it leaves out. A rerun continues. Options
 """
 
 import argparse
-import statistics
 import sys
 from pathlib import Path
 
@@ -22,7 +21,7 @@ import numpy as np
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # also from a bare checkout
 
-from ablation import ROOT, train
+from ablation import ROOT, mean_and_spread, train
 
 METHODS = ("irra", "rde")
 START_IDS, TRAIN_IDS, TEST_IDS = 1500, 100, 100
@@ -73,6 +72,7 @@ def division(run: Path, data: Path) -> dict[str, float]:
     import orbax.checkpoint as ocp
 
     from data_pipelines.noise import INDEX
+    from tipr_jax.gallery.calibration import auc
     from tipr_jax.models.rde.division import CLEAN, PROBABILITY
 
     index = np.load(next(data.glob(f"*/{INDEX}")))
@@ -81,28 +81,12 @@ def division(run: Path, data: Path) -> dict[str, float]:
     pairs = ocp.PyTreeCheckpointer().restore(last / "default")["pairs"]
     left_out = np.asarray(pairs[CLEAN]) == 0
     found = np.count_nonzero(left_out & wrong)
+    clean = np.asarray(pairs[PROBABILITY]).mean(axis=1)
     return {
-        "AUC": 100 * auc(-np.asarray(pairs[PROBABILITY]).mean(axis=1), wrong),
+        "AUC": 100 * auc(clean[~wrong], clean[wrong]),
         "precision": 100 * found / max(1, np.count_nonzero(left_out)),
         "recall": 100 * found / max(1, np.count_nonzero(wrong)),
     }
-
-
-def auc(score: np.ndarray, positive: np.ndarray) -> float:
-    """The probability that a positive has a higher score than a negative; equal scores count half.
-
-    score float [N], positive bool [N], with both kinds among them.
-    """
-    values, place = np.unique(score, return_inverse=True)
-    counts = np.bincount(place, minlength=len(values))
-    rank = (np.cumsum(counts) - (counts - 1) / 2)[place]  # mean rank of equal scores, from 1
-    many, others = np.count_nonzero(positive), np.count_nonzero(~positive)
-    return (rank[positive].sum() - many * (many + 1) / 2) / (many * others)
-
-
-def summary(values: list[float]) -> str:
-    spread = statistics.stdev(values) if len(values) > 1 else 0.0
-    return f"{statistics.mean(values):6.2f} ± {spread:5.2f}"
 
 
 def table(rates: list[float], seeds: int, workdir: Path, extra: list[str]) -> list[str]:
@@ -132,13 +116,13 @@ def table(rates: list[float], seeds: int, workdir: Path, extra: list[str]) -> li
     lines = [f"{'':>12}" + "".join(f"{f'{m} R1':>18}{f'{m} mAP':>18}" for m in METHODS)]
     for rate in rates:
         cells = [
-            f"{summary([result[metric] for result in scores[method, rate]]):>18}"
+            f"{mean_and_spread([result[metric] for result in scores[method, rate]]):>18}"
             for method in METHODS
             for metric in ("R1", "mAP")
         ]
         lines.append(f"{rate:>6.0%} wrong" + "".join(cells))
     for rate, found in divisions.items():
-        parts = [f"{name} {summary([one[name] for one in found])}" for name in found[0]]
+        parts = [f"{name} {mean_and_spread([one[name] for one in found])}" for name in found[0]]
         lines.append(f"{rate:>6.0%} wrong, the last division: {', '.join(parts)}")
     return lines
 
@@ -147,9 +131,13 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--rates", default="0,0.2,0.5", help="shares of wrong pairs, 0 to 1")
-    parser.add_argument("--seeds", type=int, default=3)
-    parser.add_argument("--workdir", type=Path, default=ROOT / "runs" / "noise")
+    parser.add_argument(
+        "--rates", default="0,0.2,0.5", help="shares of wrong pairs, 0 to 1 (default: 0,0.2,0.5)"
+    )
+    parser.add_argument("--seeds", type=int, default=3, help="runs of each kind (default: 3)")
+    parser.add_argument(
+        "--workdir", type=Path, default=ROOT / "runs" / "noise", help="default: runs/noise"
+    )
     args, extra = parser.parse_known_args()
     if wrong := [option for option in extra if not option.startswith("--config.")]:
         parser.error(f"unknown option {wrong[0]}")

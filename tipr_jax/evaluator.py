@@ -224,28 +224,39 @@ class Evaluator:
         if cfg.rerank_mix:
             cosine = candidate_cosines(features.text, features.image[gallery], candidates)
             mixed = functools.partial(mixed_score, match, cosine)
-            mix = lambda: self._mixed(split, lambda weight: measure(mixed(weight)))  # noqa: E731
-            measured["t2i_mix"] = distributed.from_writer(mix)
+            measured["t2i_mix"] = self._mixed(split, lambda weight: measure(mixed(weight)))
         return measured
 
     def _mixed(self, split: str, measure: Callable[[float], dict[str, float]]) -> dict[str, float]:
         """The metrics of a split with the config's weight, or with the best one on val by mAP.
 
         Raises:
-          ValueError: the weight is to be chosen, but val was not evaluated before.
+          ValueError: in every process, if the weight is to be chosen and val was not evaluated
+            before.
         """
-        weight, language = self.config.eval.rerank_mix, self.data.splits[split].language
-        if weight == TUNED and split.partition("_")[0] == "val":
-            self._tuned[language] = float(max(WEIGHTS, key=lambda w: measure(w)["mAP"]))
-        if weight == TUNED:
-            if language not in self._tuned:
-                raise ValueError(
-                    "eval.rerank_mix is -1, to choose the weight on val, but "
-                    f"{split} comes without val; add it to --config.eval.splits, or give a weight "
-                    "from 0 to 1"
-                )
-            weight = self._tuned[language]
-        return measure(weight) | {"weight": weight}
+        mix, language = self.config.eval.rerank_mix, self.data.splits[split].language
+        on_val = split.partition("_")[0] == "val"
+        if mix != TUNED:
+            weights = [mix]
+        elif on_val:
+            weights = WEIGHTS
+        elif language in self._tuned:
+            weights = [self._tuned[language]]
+        else:
+            raise ValueError(
+                "eval.rerank_mix is -1, to choose the weight on val, but "
+                f"{split} comes without val; add it to --config.eval.splits, or give a weight "
+                "from 0 to 1"
+            )
+        found = distributed.from_writer(
+            lambda: max(
+                (measure(weight) | {"weight": float(weight)} for weight in weights),
+                key=lambda metrics: metrics["mAP"],
+            )
+        )
+        if mix == TUNED and on_val:
+            self._tuned[language] = found["weight"]
+        return found
 
 
 def log_speed(split: str, shape: tuple[int, int], cosine: float, match: float) -> None:

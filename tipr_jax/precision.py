@@ -77,9 +77,10 @@ def policy(
         precision = "float32" if jax.default_backend() == "cpu" else "bfloat16"
     if precision == FLOAT16_RELEASED:  # XLA has no float16 products on a CPU
         precision = "float32" if jax.default_backend() == "cpu" else "float16"
-    if attention == "auto":
-        on_tpu = "grouped" if jax.default_backend() == "tpu" else "xla"
-        attention = "cudnn" if precision == "bfloat16" and on_nvidia_gpu() else on_tpu
+    if attention == "auto" and precision == "bfloat16" and on_nvidia_gpu():
+        attention = "cudnn"
+    elif attention == "auto":
+        attention = "grouped" if jax.default_backend() == "tpu" else "xla"
     elif attention == "cudnn" and (precision == "float32" or not on_nvidia_gpu()):
         raise ValueError(
             f"attention is 'cudnn', which needs an NVIDIA GPU and precision bfloat16; this is "

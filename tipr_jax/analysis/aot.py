@@ -159,16 +159,16 @@ def inspect(compiled: jax.stages.Compiled) -> Program:
 
 def as_json(report: Report) -> dict[str, Any]:
     """The report as one flat JSON object; a collective operation is an object, too."""
-    values = dataclasses.asdict(report) | {"peak": report.peak, "fits": report.fits}
-    values["chip"] = report.chip._asdict()
-    del values["needed"]  # it is the peak where there is no program
-    program = values.pop("program")
+    program, bound = report.program, report.roofline
+    values = dataclasses.asdict(dataclasses.replace(report, program=None))
+    values |= {"peak": report.peak, "fits": report.fits, "chip": report.chip._asdict()}
+    del values["needed"], values["program"]  # what was needed is the peak
     if program is None:
         return values
-    largest = program["largest_collectives"] or []
-    del program["costs"]  # thousands of instructions
-    bound = report.roofline
-    values |= program | {"largest_collectives": [c._asdict() for c in largest]}
+    largest = [c._asdict() for c in program.largest_collectives or []]
+    values |= dataclasses.asdict(dataclasses.replace(program, costs=None))
+    values |= {"largest_collectives": largest}
+    del values["costs"]  # thousands of instructions
     if bound is None:
         return values
     utilisation = bound.utilisation(report.model_flops_per_chip, report.chip)

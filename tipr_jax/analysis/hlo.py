@@ -24,7 +24,6 @@ _CALLED = re.compile(r"(?:calls|body|to_apply|true_computation|false_computation
 _BRANCHES = re.compile(r"branch_computations=\{([^}]*)\}")
 _CONDITION = re.compile(r"condition=%?([\w.\-]+)")
 _KNOWN_TRIPS = re.compile(r'"known_trip_count":\{"n":"(\d+)"\}')
-_LIMIT = re.compile(r" = s32\[\]\S* constant\((\d+)\)")
 _SOURCE = re.compile(r'op_name="([^"]*)"')
 
 
@@ -61,7 +60,6 @@ class Instruction(NamedTuple):
     type: str
     rest: str
     is_root: bool
-    line: str
 
     @property
     def operands(self) -> list[str]:
@@ -111,12 +109,7 @@ class Module:
                 self.entry = name if match[1] else self.entry
             elif name and (found := _INSTRUCTION.match(line)):
                 self.computations[name][found["name"]] = Instruction(
-                    found["name"],
-                    found["op"],
-                    found["type"],
-                    found["rest"],
-                    bool(found["root"]),
-                    line,
+                    found["name"], found["op"], found["type"], found["rest"], bool(found["root"])
                 )
 
     @cached_property
@@ -141,10 +134,14 @@ class Module:
         if known := _KNOWN_TRIPS.search(loop.rest):
             return int(known[1])
         found = _CONDITION.search(loop.rest)
-        condition = self.computations.get(found[1], {}) if found else {}
-        text = "\n".join(instruction.line for instruction in condition.values())
-        limits = _LIMIT.findall(text)
-        return int(limits[0]) if len(limits) == 1 and "direction=LT" in text else 1
+        condition = list(self.computations.get(found[1], {}).values()) if found else []
+        limits = [
+            int(i.rest.partition(")")[0])
+            for i in condition
+            if i.op == "constant" and i.type.startswith("s32[]")
+        ]
+        counts_up = any("direction=LT" in i.rest for i in condition)
+        return limits[0] if len(limits) == 1 and counts_up else 1
 
 
 def arrays_of(type_text: str) -> list[Array]:

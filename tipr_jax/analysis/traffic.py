@@ -6,6 +6,8 @@ Neither is measured. An instruction takes at least the longer of FLOPs / peak an
 (Williams et al., "Roofline", 2009), and one follows the other, except for the copies that run
 beside the computation: their bytes count in the total traffic alone. So the bound of a step is the
 sum over its instructions, or the time of the whole traffic if that is longer.
+
+What a custom call does is not seen: a kernel of Pallas, on a CPU a product that a library computes.
 """
 
 import math
@@ -19,7 +21,7 @@ from tipr_jax.analysis.hlo import Array, Instruction, Module
 
 HBM = 0
 
-# Instructions that move nothing themselves: names of values, starts of loops, ends of copies.
+# Instructions that move nothing themselves (names of values, loops, ends of copies), or unseen.
 _FREE = {
     "parameter", "constant", "tuple", "get-tuple-element", "bitcast", "while", "conditional",
     "call", "after-all", "partition-id", "replica-id", "copy-done", "slice-done", "custom-call",
@@ -197,7 +199,7 @@ def _flops(module: Module, computation: str, instruction: Instruction) -> int:
 def _convolution_flops(instruction: Instruction, lhs: Array, rhs: Array) -> int:
     """As XLA counts: padding, and the holes that dilation makes, are not multiplied."""
     labels = re.search(r"dim_labels=(\w+)_(\w+)->(\w+)", instruction.rest)
-    assert labels, f"a convolution without dim_labels: {instruction.line[:200]}"
+    assert labels, f"a convolution without dim_labels: {instruction.rest[:200]}"
     left, kernel, out_labels = labels.groups()
     result = instruction.arrays[0]
     products = 2 * result.dims[out_labels.index("b")] * result.dims[out_labels.index("f")]

@@ -75,9 +75,14 @@ def curve(scores: np.ndarray, right: np.ndarray) -> Curve:
     line = np.append(line, np.nextafter(line[-1], np.inf))  # above everything: no false alarm
     misses = np.searchsorted(present, line) / len(present)
     false_alarms = 1 - np.searchsorted(absent, line) / len(absent)
+    return Curve(line, false_alarms, misses, auc(present, absent))
+
+
+def auc(present: np.ndarray, absent: np.ndarray) -> float:
+    """The chance that one of `present` [N] is larger than one of `absent` [M]; equal ones: half."""
+    absent = np.sort(absent)
     below = np.searchsorted(absent, present) + np.searchsorted(absent, present, side="right")
-    auc = below.sum() / 2 / len(present) / len(absent)
-    return Curve(line, false_alarms, misses, float(auc))
+    return float(below.sum() / 2 / len(present) / len(absent))
 
 
 def table(curve: Curve, rates: tuple[float, ...] = (0.01, 0.02, 0.05, 0.1, 0.2, 0.5)) -> list[str]:

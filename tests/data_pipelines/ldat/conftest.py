@@ -1,8 +1,11 @@
 """A small data set to translate: what the generator writes, without its images."""
 
+import contextlib
+import http.server
 import json
 import pathlib
-from collections.abc import Callable
+import threading
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
@@ -25,6 +28,21 @@ def generated_entries(split: str, language: str, manifest: dict = MANIFEST) -> l
         if person.split == split
         for photo in photographs(manifest, person, language)[1]
     ]
+
+
+@contextlib.contextmanager
+def serving(
+    handler: type[http.server.BaseHTTPRequestHandler], **state: Any
+) -> Iterator[http.server.ThreadingHTTPServer]:
+    """A server on this machine; its handler finds `lock`, `requests` and the state on it."""
+    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler)
+    server.__dict__.update(lock=threading.Lock(), requests=[], **state)
+    thread = threading.Thread(target=server.serve_forever, daemon=True)
+    thread.start()
+    yield server
+    server.shutdown()
+    server.server_close()
+    thread.join()
 
 
 @pytest.fixture

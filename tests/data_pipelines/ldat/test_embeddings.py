@@ -2,12 +2,12 @@
 
 import http.server
 import json
-import threading
 
 import pytest
 
 from data_pipelines.ldat import stages
 from data_pipelines.ldat.work import Work
+from tests.data_pipelines.ldat.conftest import serving
 
 pytest.importorskip("openai", reason="needs the extra llm")
 
@@ -46,14 +46,8 @@ class Handler(http.server.BaseHTTPRequestHandler):
 
 @pytest.fixture
 def server():
-    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-    server.lock, server.requests, server.steps = threading.Lock(), [], []
-    thread = threading.Thread(target=server.serve_forever, daemon=True)
-    thread.start()
-    yield server
-    server.shutdown()
-    server.server_close()
-    thread.join()
+    with serving(Handler, steps=[]) as server:
+        yield server
 
 
 @pytest.fixture

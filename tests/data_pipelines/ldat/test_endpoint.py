@@ -4,7 +4,6 @@ import base64
 import http.server
 import json
 import re
-import threading
 import time
 
 import pytest
@@ -12,7 +11,7 @@ import pytest
 from configs import ldat as ldat_config
 from data_pipelines.ldat import export, prompt, report, stages
 from data_pipelines.ldat.work import Work
-from tests.data_pipelines.ldat.conftest import generated_entries
+from tests.data_pipelines.ldat.conftest import generated_entries, serving
 
 pytest.importorskip("openai", reason="needs the extra llm")
 
@@ -80,15 +79,8 @@ class Handler(http.server.BaseHTTPRequestHandler):
 
 @pytest.fixture
 def server():
-    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-    server.lock, server.requests, server.scripts = threading.Lock(), [], {}
-    server.now = server.most = 0
-    thread = threading.Thread(target=server.serve_forever, daemon=True)
-    thread.start()
-    yield server
-    server.shutdown()
-    server.server_close()
-    thread.join()
+    with serving(Handler, scripts={}, now=0, most=0) as server:
+        yield server
 
 
 @pytest.fixture
