@@ -58,7 +58,8 @@ def get_config() -> ConfigDict:
     # as the method's released code does, which may leave them random).
     config.init_positions = "adopt"
     # Overrides of this config for a run in WORKDIR/warm_start that comes first and whose parameters
-    # training starts from; empty: none. For models that start from random weights.
+    # training starts from; empty: none. For models that start from random weights. They may name a
+    # warm start, too, which comes before.
     config.warm_start = ConfigDict()
     config.dry_run = False  # check the data set, build everything, run nothing
     config.log_every_steps = 10  # into metrics.jsonl and TensorBoard

@@ -110,7 +110,8 @@ def table(rates: list[float], seeds: int, workdir: Path, extra: list[str]) -> li
                 }
                 if method == "rde" and rate > TIGHT_ABOVE:
                     flags["model.division"] = "tight"
-                scores.setdefault((method, rate), []).append(train(method, run, flags, extra))
+                last = train(method, run, flags, extra)
+                scores.setdefault((method, rate), []).append(last["test"]["t2i"])
                 if method == "rde" and rate > 0:
                     divisions.setdefault(rate, []).append(division(run, data))
     lines = [f"{'':>12}" + "".join(f"{f'{m} R1':>18}{f'{m} mAP':>18}" for m in METHODS)]

@@ -10,14 +10,17 @@ from tipr_jax.models.irra import LOSSES
 
 @pytest.fixture
 def config(tiny_config):
-    """All losses, a warm start, bfloat16, padded last batches, no val split: one short run."""
+    """All losses, two warm starts, bfloat16, padded last batches, no val split: one short run."""
     tiny_config.precision = "bfloat16"
     tiny_config.data.last_batch = "pad"
     tiny_config.eval.splits = ("test",)
     tiny_config.model.losses = LOSSES
     tiny_config.model.mask_caption_ids = False
     tiny_config.schedule.num_epochs = 1
-    tiny_config.warm_start = {"model": {"losses": ("itc",), "learn_temperature": True}}
+    tiny_config.warm_start = {
+        "model": {"losses": ("itc",), "learn_temperature": True},
+        "warm_start": {"optimizer": {"learning_rate": 1e-4}},
+    }
     return tiny_config
 
 
@@ -29,7 +32,11 @@ def test_train_then_evaluate(config, tmp_path, capsys):
     assert saved["split"] == saved["selected_on"] == "test"
     assert "selected on test" in (tmp_path / "report.html").read_text()
     assert "untrained (step 0)" in capsys.readouterr().out
-    assert (tmp_path / "warm_start" / "checkpoints").is_dir()
+    first, before = tmp_path / "warm_start", tmp_path / "warm_start" / "warm_start"
+    configs = [json.loads((run / "config.json").read_text()) for run in (tmp_path, first, before)]
+    assert [run["init_from"] for run in configs] == [str(first), str(before), ""]
+    assert configs[1]["optimizer"]["learning_rate"] != configs[2]["optimizer"]["learning_rate"]
+    assert configs[2]["model"]["losses"] == list(LOSSES)
     rows = [json.loads(x) for x in (tmp_path / "metrics.jsonl").read_text().splitlines()]
     assert rows[1]["step"] == 1 and {f"{loss}_loss" for loss in LOSSES} <= set(rows[1])
 

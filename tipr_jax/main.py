@@ -230,17 +230,24 @@ def say(line: str) -> None:
 
 
 def warm_start(config: ConfigDict, workdir: Path) -> ConfigDict:
-    """Runs the config with its `warm_start` changes first; the config that starts from there."""
+    """Runs the config with its `warm_start` changes first; the config that starts from there.
+
+    The changes may name a warm start, too, which runs before them.
+    """
     from tipr_jax import experiment, run_files, trainer
 
-    first = config.copy_and_resolve_references()
-    first.update(config.warm_start)
+    before = workdir / run_files.WARM_START
     if not run_files.is_run(workdir):
-        data = open_data(first, workdir)
+        first = config.copy_and_resolve_references()
+        first.warm_start = ConfigDict()
+        first.update(config.warm_start)
+        if first.warm_start:
+            first = warm_start(first, before)
+        data = open_data(first, before)
         exp = experiment.build(first, num_persons=data.splits["train"].num_persons)
-        trainer.train(exp, data, workdir / "warm_start")
+        trainer.train(exp, data, before)
     config = config.copy_and_resolve_references()
-    config.init_from = str(workdir / "warm_start")
+    config.init_from = str(before)
     return config
 
 
