@@ -59,7 +59,7 @@ def get_config() -> ConfigDict:
     config.init_positions = "adopt"
     # Overrides of this config for a run in WORKDIR/warm_start that comes first and whose parameters
     # training starts from; empty: none. For models that start from random weights. They may name a
-    # warm start, too, which comes before.
+    # warm start, too, which comes before and changes what they make of this config.
     config.warm_start = ConfigDict()
     config.dry_run = False  # check the data set, build everything, run nothing
     config.log_every_steps = 10  # into metrics.jsonl and TensorBoard

@@ -36,7 +36,7 @@ def test_train_then_evaluate(config, tmp_path, capsys):
     configs = [json.loads((run / "config.json").read_text()) for run in (tmp_path, first, before)]
     assert [run["init_from"] for run in configs] == [str(first), str(before), ""]
     assert configs[1]["optimizer"]["learning_rate"] != configs[2]["optimizer"]["learning_rate"]
-    assert configs[2]["model"]["losses"] == list(LOSSES)
+    assert [run["model"]["losses"] for run in configs] == [list(LOSSES), ["itc"], ["itc"]]
     rows = [json.loads(x) for x in (tmp_path / "metrics.jsonl").read_text().splitlines()]
     assert rows[1]["step"] == 1 and {f"{loss}_loss" for loss in LOSSES} <= set(rows[1])
 

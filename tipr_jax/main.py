@@ -232,7 +232,7 @@ def say(line: str) -> None:
 def warm_start(config: ConfigDict, workdir: Path) -> ConfigDict:
     """Runs the config with its `warm_start` changes first; the config that starts from there.
 
-    The changes may name a warm start, too, which runs before them.
+    The changes may name a warm start, too, which runs before them, with changes on top of theirs.
     """
     from tipr_jax import experiment, run_files, trainer
 
