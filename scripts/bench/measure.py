@@ -7,6 +7,7 @@ from collections.abc import Callable
 from typing import Any
 
 Call = Callable[[], Any]
+SETTLE_SECONDS = 0.3  # longer than ONNX Runtime's and OpenMP's threads wait busily
 
 
 @dataclasses.dataclass
@@ -22,8 +23,9 @@ class Case:
       flops: floating-point operations of one call of ours, for the utilisation.
       rounds: at most this many timed rounds (slow cases).
       warm_up: call each side once before the timing; False where the first call is the point.
-      settle: call a side untimed before each timed call. Steps of training follow each other, and
-        the first one after another program's pays for the memory that the other one had.
+      settle: wait, and call a side untimed before each timed call. Calls of one program follow each
+        other in use. The first one after another program's pays for the memory that the other one
+        had, and shares the cores with its threads, which go on waiting busily for a while.
       extra: other figures for the row; the calls may add to them.
     """
 
@@ -66,6 +68,7 @@ def measure(case: Case, rounds: int, peak_flops: float | None) -> dict[str, Any]
     for _ in range(min(rounds, case.rounds or rounds)):
         for side, call in calls.items():
             if case.settle:
+                time.sleep(SETTLE_SECONDS)
                 call()
             start = time.perf_counter()
             call()

@@ -124,6 +124,7 @@ def encode_cases(options: Any) -> Iterator[Case]:
                 model=options.model,
                 batch=size,
                 flops=cost.encode_flops(exp, f"encode_{tower}", inputs[tower]),
+                settle=True,
             )
 
 
