@@ -3,7 +3,7 @@
 Variants: cuhk_pedes (default), icfg_pedes, rstp_reid, ufine_bench: the paper's runs, English and
 one target language, starting from X2-VLM; x2vlm: the same start fine-tuned with contrast and
 matching alone; quickstart: a small model on generated data, minutes on a CPU;
-quickstart_pretrained: the same behind a pre-training of its own, an hour on one CPU core; debug:
+quickstart_pretrained: the same behind a pre-training of its own, 80 minutes on one CPU core; debug:
 one epoch of a tiny model.
 """
 
@@ -13,8 +13,14 @@ from configs import common
 from tipr_jax.models.bi_irra.config import Config
 
 DATASETS = ("cuhk_pedes", "icfg_pedes", "rstp_reid", "ufine_bench")
-SMALL = ("quickstart", "quickstart_pretrained", "debug", "mesh_check")
-VARIANTS = (*DATASETS, "x2vlm", *SMALL)
+VARIANTS = (
+    *DATASETS,
+    "x2vlm",
+    "quickstart",
+    "quickstart_pretrained",
+    "debug",
+    "mesh_check",
+)
 
 
 def get_config(variant: str = "cuhk_pedes") -> ConfigDict:

@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from tipr_jax import main
+from tipr_jax import main, results
 from tipr_jax.models.irra import LOSSES
 
 
@@ -37,6 +37,8 @@ def test_train_then_evaluate(config, tmp_path, capsys):
     assert [run["init_from"] for run in configs] == [str(first), str(before), ""]
     assert configs[1]["optimizer"]["learning_rate"] != configs[2]["optimizer"]["learning_rate"]
     assert [run["model"]["losses"] for run in configs] == [list(LOSSES), ["itc"], ["itc"]]
+    begun = [results.read_evaluations(run)[0].scores["test"]["t2i"] for run in (before, first)]
+    assert saved["others"]["untrained"]["t2i"] == begun[0] != begun[1]
     rows = [json.loads(x) for x in (tmp_path / "metrics.jsonl").read_text().splitlines()]
     assert rows[1]["step"] == 1 and {f"{loss}_loss" for loss in LOSSES} <= set(rows[1])
 

@@ -248,9 +248,11 @@ def _block(evaluation: Evaluation, split: str) -> Block:
 
 
 def write_results(workdir: str | Path, config: ConfigDict) -> dict[str, Any]:
-    """Summarises a run's evaluations, and its warm start's first, into its `results.json`."""
-    warm_start = place(workdir) / run_files.WARM_START
-    untrained = read_evaluations(warm_start)[0] if warm_start.is_dir() else None
+    """Summarises a run's evaluations, and its earliest warm start's first, into `results.json`."""
+    earliest = place(workdir)
+    while (earliest / run_files.WARM_START).is_dir():
+        earliest /= run_files.WARM_START
+    untrained = read_evaluations(earliest)[0] if earliest != place(workdir) else None
     kept = run_files.saved_steps(workdir)
     evaluations = read_evaluations(workdir)
     summary = summarise(evaluations, config, config.eval.select_on, untrained, kept)
