@@ -36,7 +36,7 @@ from tipr_jax.models.method import (
     from_shapes,
     with_resized,
 )
-from tipr_jax.nn.bert import BertMlmHead, BertStack
+from tipr_jax.nn.bert import BertMlmHead, BertStack, token_0
 from tipr_jax.nn.dropout import drop_path_scales, fold_in
 from tipr_jax.nn.init import normal, zeros
 from tipr_jax.nn.interleave import interleave, interleaved_keys
@@ -422,7 +422,8 @@ def itm_terms(
     texts = interleave([text, text, text[negative_text]])
     masks = interleave([mask, mask, mask[negative_text]])
     keys = interleaved_keys(fold_in(row_keys(inputs), FUSE_PAIRS), 3)
-    fused = model.fusion(texts, images, masks, keys=keys, rate=config.dropout)
+    at = token_0(len(texts))
+    fused = model.fusion(texts, images, masks, keys=keys, rate=config.dropout, at=at)
     logits = model.itm_head(fused[:, 0]).reshape(-1, 3, 2)
     loss, accuracy = matching_loss(logits, inputs["valid"])
     return {"itm_loss": loss, "itm_accuracy": accuracy}
@@ -444,10 +445,14 @@ def mlm_logits(
     keys, mask = row_keys(inputs), _merge(inputs["text_mask"])
     text = encode_tokens(model, inputs["mlm_ids"], mask, fold_in(keys, MASKED_TEXT), config)
     fused = model.fusion(
-        text, image_tokens, mask, keys=fold_in(keys, FUSE_MASKED), rate=config.dropout
+        text,
+        image_tokens,
+        mask,
+        keys=fold_in(keys, FUSE_MASKED),
+        rate=config.dropout,
+        at=inputs["mlm_positions"],
     )
-    positions = inputs["mlm_positions"][..., None]
-    return model.mlm_head(jnp.take_along_axis(fused, positions, axis=1))
+    return model.mlm_head(fused)
 
 
 def row_keys(inputs: dict[str, jax.Array]) -> jax.Array:

@@ -144,17 +144,23 @@ class BertLayer(nnx.Module):
         context_mask: jax.Array | None = None,
         keys: jax.Array | None = None,
         rate: float = 0.0,
+        at: jax.Array | None = None,
     ) -> jax.Array:
-        """x [B,L,D], context [B,M,D], masks bool [B,L] and [B,M], keys [B] -> [B,L,D]."""
+        """x [B,L,D], context [B,M,D], masks bool [B,L] and [B,M], keys [B] -> [B,L,D].
+
+        at: int [B,N], the only tokens whose results are computed -> [B,N,D].
+        """
         key = lambda i: fold_in(keys, i)  # noqa: E731
-        x = self._read_itself(x, key_mask, keys, rate)
+        x = self._read_itself(x, key_mask, keys, rate, at)
         if self.cross:
             y = self.cross_attn(x, context, key_mask=context_mask, keys=key(2), rate=rate)
             x = self.ln_2(x + dropout(y, key(3), rate)).astype(self.dtype)
         return self.ln_3(x + dropout(self.mlp(x), key(4), rate)).astype(self.dtype)
 
-    def _read_itself(self, x, key_mask, keys, rate) -> jax.Array:
-        y = self.self_attn(x, key_mask=key_mask, keys=fold_in(keys, 0), rate=rate)
+    def _read_itself(self, x, key_mask, keys, rate, at=None) -> jax.Array:
+        every, x = x, x if at is None else jnp.take_along_axis(x, at[..., None], axis=1)
+        context = None if at is None else every
+        y = self.self_attn(x, context, key_mask=key_mask, keys=fold_in(keys, 0), rate=rate)
         return self.ln_1(x + dropout(y, fold_in(keys, 1), rate)).astype(self.dtype)
 
     def attention_weights(
@@ -198,6 +204,7 @@ class BertStack(nnx.Module):
         context_mask: jax.Array | None = None,
         keys: jax.Array | None = None,
         rate: float = 0.0,
+        at: jax.Array | None = None,
     ) -> jax.Array:
         """x [B,L,D] -> [B,L,D]. Either modality may be x, and the other one the context.
 
@@ -208,6 +215,8 @@ class BertStack(nnx.Module):
           context_mask: bool [B,M], False for padding of the context.
           keys: random keys [B] of the dropout, None for evaluation.
           rate: of the dropout.
+          at: int [B,N], the tokens of x whose results are wanted -> [B,N,D]; None: all. The last
+            layer computes nothing else.
         """
         chex.assert_rank(x, 3)
         if context is not None:
@@ -215,8 +224,12 @@ class BertStack(nnx.Module):
             chex.assert_equal_shape((x, context), dims=(0, 2))
         if key_mask is not None:
             chex.assert_shape(key_mask, x.shape[:2])
-        layers = self.blocks, jnp.arange(self.depth)
-        return self._run(layers, x, context, key_mask, context_mask, keys, rate)
+        if at is None:
+            layers = self.blocks, jnp.arange(self.depth)
+            return self._run(layers, x, context, key_mask, context_mask, keys, rate)
+        lower, last = self._lower_and_last()
+        x = self._run(lower, x, context, key_mask, context_mask, keys, rate)
+        return last(x, context, key_mask, context_mask, self._last_keys(keys, rate), rate, at)
 
     def last_attention_weights(
         self,
@@ -228,11 +241,18 @@ class BertStack(nnx.Module):
         rate: float = 0.0,
     ) -> tuple[jax.Array, jax.Array]:
         """`BertLayer.attention_weights` of the last layer."""
-        lower = jax.tree.map(lambda p: p[:-1], self.blocks), jnp.arange(self.depth - 1)
-        last = jax.tree.map(lambda p: p[-1], self.blocks)
+        lower, last = self._lower_and_last()
         x = self._run(lower, x, context, key_mask, context_mask, keys, rate)
-        keys = fold_in(keys, self.depth - 1)
+        keys = self._last_keys(keys, rate)
         return last.attention_weights(x, context, key_mask, context_mask, keys, rate)
+
+    def _lower_and_last(self) -> tuple[tuple[BertLayer, jax.Array], BertLayer]:
+        """The layers below the last one with their numbers, as `_run` takes them; the last one."""
+        lower = jax.tree.map(lambda p: p[:-1], self.blocks), jnp.arange(self.depth - 1)
+        return lower, jax.tree.map(lambda p: p[-1], self.blocks)
+
+    def _last_keys(self, keys: jax.Array | None, rate: float) -> jax.Array | None:
+        return fold_in(keys if rate else None, self.depth - 1)
 
     def _run(self, layers, x, context, key_mask, context_mask, keys, rate) -> jax.Array:
         context = None if context is None else context.astype(self.dtype)
@@ -244,6 +264,11 @@ class BertStack(nnx.Module):
             return module(x, context, key_mask, context_mask, layer_keys, rate), None
 
         return scan_layers(layer, x.astype(self.dtype), layers, self.policy)
+
+
+def token_0(rows: int) -> jax.Array:
+    """int [rows,1]: what `BertStack` takes as `at` where token 0 stands for the whole."""
+    return jnp.zeros((rows, 1), int)
 
 
 class BertMlmHead(nnx.Module):

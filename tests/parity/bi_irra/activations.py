@@ -74,10 +74,8 @@ def activations(model: BiIrra, inputs: dict) -> dict[str, jax.Array]:
     }
     for k, prefix in (("s", ""), ("t", "target_")):
         words = model.text_encoder(inputs[f"{prefix}mlm_ids"], mask[k])
-        fused = model.fusion(words, image, mask[k])
-        out[f"mlm_logits_{k}"] = training.word_logits(
-            model, fused, inputs[f"{prefix}mlm_positions"]
-        )
+        fused = model.fusion(words, image, mask[k], at=inputs[f"{prefix}mlm_positions"])
+        out[f"mlm_logits_{k}"] = training.word_logits(model, fused)
     return out
 
 

@@ -14,6 +14,7 @@ from tipr_jax.losses.matching import matching_loss, soft_itc_loss
 from tipr_jax.models.bi_irra import objective as training
 from tipr_jax.models.bi_irra.config import Config
 from tipr_jax.models.bi_irra.model import BiIrra
+from tipr_jax.nn.bert import token_0
 from tipr_jax.pretrained import bi_irra
 from tipr_jax.train_step import total_loss
 
@@ -52,9 +53,9 @@ def single_losses(model: BiIrra, inputs: dict, config: Config) -> dict[str, jax.
         words = training.Reading(
             tokens.text[side, "masked"], tokens.mask[side], tokens.image["clean"]
         )
-        (fused,) = training.fuse(model, [words], None, config)
-        labels = inputs[f"{prefix}mlm_positions"], inputs[f"{prefix}mlm_labels"]
-        out[f"mlm_{k}"] = training.masked_words(model, fused, *labels)[0]
+        (fused,) = training.fuse(model, [words], [inputs[f"{prefix}mlm_positions"]], None, 0.0)
+        labels = inputs[f"{prefix}mlm_labels"]
+        out[f"mlm_{k}"] = training.masked_words(model, fused, labels)[0]
     renamed = {
         "itm_s": out["itm_s_none"],
         "itm_t": out["itm_t_image"],
@@ -80,8 +81,8 @@ def single_losses(model: BiIrra, inputs: dict, config: Config) -> dict[str, jax.
 def match_loss(model, tokens, inputs, config: Config, side: str, masked: str) -> jax.Array:
     changed = dataclasses.replace(config, **{f"itm_mask_{side}": masked})
     readings = training.match_readings(model, tokens, inputs, changed, side)
-    fused = training.fuse(model, readings, None, config)
-    logits = model.itm_head(jnp.stack([x[:, 0] for x in fused], axis=1))
+    fused = training.fuse(model, readings, [token_0(len(x.mask)) for x in readings], None, 0.0)
+    logits = model.itm_head(jnp.concatenate(fused, axis=1))
     return matching_loss(logits, inputs["valid"])[0]
 
 

@@ -8,7 +8,7 @@ from tipr_jax.augment.image import RandomErasing, normalise
 from tipr_jax.augment.rand_augment import RandAugment
 from tipr_jax.models.bi_irra.config import Config
 from tipr_jax.nn.beit import Beit
-from tipr_jax.nn.bert import BertMlmHead, BertStack
+from tipr_jax.nn.bert import BertMlmHead, BertStack, token_0
 from tipr_jax.nn.init import normal, uniform_fan_in
 from tipr_jax.nn.transformer import dense, gelu, layer_norm
 from tipr_jax.nn.xlm_roberta import EPSILON, PAD_ID, XlmRoberta
@@ -177,7 +177,7 @@ class BiIrra(nnx.Module):
 
         image_tokens [B,1+P,D], text_tokens [B,L,D], mask bool [B,L] from `text_mask`.
         """
-        fused = self.fusion(text_tokens, image_tokens, mask)
+        fused = self.fusion(text_tokens, image_tokens, mask, at=token_0(len(mask)))
         return self.itm_head(fused[:, 0]).astype(jnp.float32)
 
     def learned_temperature(self, config: Config) -> jax.Array:

@@ -14,13 +14,14 @@ from tipr_jax.losses.distill import attention_divergence, cosine_distance, smoot
 from tipr_jax.losses.matching import hard_negatives, matching_loss, soft_itc_loss, take_rows
 from tipr_jax.models.bi_irra.config import SIDES, Config
 from tipr_jax.models.bi_irra.model import AUGMENTATION, MEAN, STD, BiIrra, text_mask
+from tipr_jax.nn.bert import token_0
 from tipr_jax.nn.dropout import fold_in
 from tipr_jax.nn.interleave import deinterleave, interleave, interleaved_keys
 
 NEGATIVE_FLOOR = 1e-5  # added to the softmax that negatives are drawn from
 
 # What a row's random key is folded with, so that no two draws share numbers.
-IMAGE, TEXT, READ_IMAGE, TEACHER, STUDENT, NEGATIVES = range(6)
+IMAGE, TEXT, READ_IMAGE, READ_MASKED, TEACHER, STUDENT, NEGATIVES = range(7)
 
 
 def prepare_inputs(batch: dict[str, jax.Array], key: jax.Array, config: Config) -> dict:
@@ -69,8 +70,10 @@ def objective(model: BiIrra, inputs: dict[str, jax.Array], config: Config) -> di
         terms["sdm_loss"] = c.sdm_weight * sdm(model, tokens, inputs, c)
     if "id" in losses:
         terms["id_loss"] = c.id_weight * identity(model, tokens, inputs)
-    if "itm" in losses or "mlm" in losses:
-        terms |= reasoning_terms(model, tokens, inputs, c)
+    if "itm" in losses:
+        terms |= itm_terms(model, tokens, inputs, c)
+    if "mlm" in losses:
+        terms |= mlm_terms(model, tokens, inputs, c)
     if "mim" in losses:
         terms["mim_loss"] = c.mim_weight * sum(
             distance(model, tokens, inputs, c, teacher, student) for teacher, student in c.mim_pairs
@@ -192,46 +195,34 @@ class Reading(NamedTuple):
     image: jax.Array
 
 
-def reasoning_terms(
-    model: BiIrra, tokens: Tokens, inputs: dict[str, jax.Array], config: Config
-) -> dict[str, jax.Array]:
-    """Bi-lingual A-ITM and bi-lingual MLM of the paper, in one pass of the fusion encoder."""
-    readings: list[Reading] = []
-    if "itm" in config.losses:
-        for side in SIDES:
-            readings += match_readings(model, tokens, inputs, config, side)
-    if "mlm" in config.losses:
-        for side in SIDES:
-            text = tokens.text[side, "masked"]
-            readings.append(Reading(text, tokens.mask[side], tokens.image["clean"]))
-    fused = fuse(model, readings, fold_in(tokens.keys, READ_IMAGE), config)
-    terms = {}
-    if "itm" in config.losses:
-        matched, fused = fused[:6], fused[6:]
-        logits = model.itm_head(jnp.stack([x[:, 0] for x in matched], axis=1))  # B 6 2
-        both = [matching_loss(x, inputs["valid"]) for x in (logits[:, :3], logits[:, 3:])]
-        loss, accuracy = (sum(values) / 2 for values in zip(*both, strict=True))
-        terms |= {"itm_loss": config.itm_weight * loss, "itm_accuracy": accuracy}
-    if "mlm" in config.losses:
-        both = [
-            masked_words(model, fused[0], inputs["mlm_positions"], inputs["mlm_labels"]),
-            masked_words(
-                model, fused[1], inputs["target_mlm_positions"], inputs["target_mlm_labels"]
-            ),
-        ]
-        loss, accuracy = (sum(values) for values in zip(*both, strict=True))
-        terms |= {"mlm_loss": config.mlm_weight * loss, "mlm_accuracy": accuracy / 2}
-    return terms
-
-
 def fuse(
-    model: BiIrra, readings: Sequence[Reading], keys: jax.Array, config: Config
+    model: BiIrra,
+    readings: Sequence[Reading],
+    at: Sequence[jax.Array],
+    keys: jax.Array | None,
+    rate: float,
 ) -> tuple[jax.Array, ...]:
-    """Fused text tokens [B,L,D] of every reading."""
+    """Of every reading, the fused text tokens [B,N,D] at positions int [B,N]; keys [B]."""
     count = len(readings)
     text, mask, image = (interleave(parts) for parts in zip(*readings, strict=True))
     keys = interleaved_keys(keys, count)
-    return deinterleave(model.fusion(text, image, mask, keys=keys, rate=config.dropout), count)
+    fused = model.fusion(text, image, mask, keys=keys, rate=rate, at=interleave(at))
+    return deinterleave(fused, count)
+
+
+def itm_terms(
+    model: BiIrra, tokens: Tokens, inputs: dict[str, jax.Array], config: Config
+) -> dict[str, jax.Array]:
+    """Bi-lingual A-ITM of the paper: pairs and hard negatives, told apart by fused token 0."""
+    readings = [
+        reading for side in SIDES for reading in match_readings(model, tokens, inputs, config, side)
+    ]
+    at = [token_0(len(tokens.keys))] * len(readings)
+    fused = fuse(model, readings, at, fold_in(tokens.keys, READ_IMAGE), config.dropout)
+    logits = model.itm_head(jnp.concatenate(fused, axis=1))  # B 6 2
+    both = [matching_loss(x, inputs["valid"]) for x in (logits[:, :3], logits[:, 3:])]
+    loss, accuracy = jnp.mean(jnp.asarray(both), axis=0)
+    return {"itm_loss": config.itm_weight * loss, "itm_accuracy": accuracy}
 
 
 def match_readings(
@@ -271,26 +262,38 @@ def group_size(batch_size: int, config: Config) -> int:
     return size
 
 
-def masked_words(
-    model: BiIrra, fused: jax.Array, positions: jax.Array, labels: jax.Array
-) -> tuple[jax.Array, jax.Array]:
-    """Loss and accuracy over the labels [B,M] that are not -100, at positions [B,M]."""
+def mlm_terms(
+    model: BiIrra, tokens: Tokens, inputs: dict[str, jax.Array], config: Config
+) -> dict[str, jax.Array]:
+    """Bi-lingual MLM of the paper: masked words of both captions, recovered with the image."""
+    prefixes = dict(zip(SIDES, ("", "target_"), strict=True))
+    image = tokens.image["clean"]
+    readings = [Reading(tokens.text[s, "masked"], tokens.mask[s], image) for s in SIDES]
+    at = [inputs[f"{prefixes[side]}mlm_positions"] for side in SIDES]
+    fused = fuse(model, readings, at, fold_in(tokens.keys, READ_MASKED), config.dropout)
+    labels = [inputs[f"{prefixes[side]}mlm_labels"] for side in SIDES]
+    both = [masked_words(model, *words) for words in zip(fused, labels, strict=True)]
+    loss, accuracy = jnp.sum(jnp.asarray(both), axis=0)
+    return {"mlm_loss": config.mlm_weight * loss, "mlm_accuracy": accuracy / 2}
+
+
+def masked_words(model: BiIrra, fused: jax.Array, labels: jax.Array) -> tuple[jax.Array, jax.Array]:
+    """Loss and accuracy of fused tokens [B,M,D] over their labels int [B,M] that are not -100."""
 
     # The logits over 250,002 words are computed again in the backward pass: about 1 % more work
     # that saves 2 GB per language at the published batch.
     @jax.checkpoint
     def run(model: BiIrra, fused: jax.Array) -> tuple[jax.Array, jax.Array]:
-        logits = word_logits(model, fused, positions)
+        logits = word_logits(model, fused)
         return cross_entropy(logits, jnp.maximum(labels, 0), labels >= 0)
 
     return run(model, fused)
 
 
-def word_logits(model: BiIrra, fused: jax.Array, positions: jax.Array) -> jax.Array:
-    """Vocabulary logits [B,M,V] at positions [B,M] of fused text tokens [B,L,D]."""
-    x = jnp.take_along_axis(fused, positions[..., None], axis=1)
+def word_logits(model: BiIrra, fused: jax.Array) -> jax.Array:
+    """Vocabulary logits [B,M,V] of fused tokens [B,M,D]."""
     tied = None if hasattr(model.mlm_head, "word") else model.text_encoder.embed.word[...]
-    return model.mlm_head(x, tied)
+    return model.mlm_head(fused, tied)
 
 
 def distance(
@@ -307,7 +310,7 @@ def distance(
     """
     frozen, valid = jax.lax.stop_gradient(model.fusion), inputs["valid"]
 
-    def read(call: Callable[..., Any], image: str, side: str, use: int) -> Any:
+    def read(call: Callable[..., Any], image: str, side: str, use: int, **kwargs: Any) -> Any:
         """The image reads the clean text of a side."""
         return call(
             tokens.image[image],
@@ -316,6 +319,7 @@ def distance(
             context_mask=tokens.mask[side],
             keys=fold_in(tokens.keys, use),
             rate=config.dropout,
+            **kwargs,
         )
 
     if config.mim_target == "attention":
@@ -325,8 +329,8 @@ def distance(
             attention_divergence(t, s, valid) for t, s in zip(goals, guesses, strict=True)
         )
         return own + cross
-    count = 1 if config.mim_target == "cls" else None
-    goal = read(frozen, "clean", teacher, TEACHER)[:, :count]
-    guess = model.mim_head(read(model.fusion, "masked", student, STUDENT)[:, :count])
+    at = token_0(len(valid)) if config.mim_target == "cls" else None
+    goal = read(frozen, "clean", teacher, TEACHER, at=at)
+    guess = model.mim_head(read(model.fusion, "masked", student, STUDENT, at=at))
     measure = {"cos": cosine_distance, "smooth_l1": smooth_l1_distance}[config.mim_loss]
     return measure(goal, guess, valid)
