@@ -13,4 +13,4 @@ if [ "${1:-}" = "--slow" ]; then
   shift
 fi
 # Two processes: compilation, most of the work, uses one core each.
-exec .venv/bin/python -m pytest -n 2 --dist=worksteal "${chosen[@]}" "${@:-tests}"
+exec .venv/bin/pytest -n 2 --dist=worksteal "${chosen[@]}" "${@:-tests}"
