@@ -95,7 +95,7 @@ def quickstart(config: ConfigDict) -> None:
     """
     common.generate(config, "data/synth_pedes_multilingual", train=1000, val=50, test=100)
     config.data.image_size = (96, 48)
-    config.data.text_length = 44
+    config.data.text_length = 40
     config.data.vocab = "train"
     config.data.batch_size = 32
 
@@ -108,9 +108,7 @@ def quickstart(config: ConfigDict) -> None:
     config.model.text_depth = 2
     config.model.text_heads = 2
     config.model.text_ffn = 256
-    # Of the tokenizer that is trained on the captions. A script without spaces fills a larger one
-    # with whole phrases ("and grey jeans" as one piece), whose colours and clothes nothing shares.
-    config.model.vocab_size = 900
+    config.model.vocab_size = 2000  # of the tokenizer that is trained on the captions
     config.model.max_positions = 64
     config.model.dropout = 0.0
     config.model.fusion_depth = 2  # first words read the image, then token 0 reads them
@@ -146,6 +144,10 @@ def quickstart_pretrained(config: ConfigDict) -> None:
     """
     quickstart(config)
     config.data.generate.seed = 0
+    # A script without spaces fills a larger vocabulary with whole phrases ("and grey jeans" as one
+    # piece), whose colours and clothes nothing shares. The quickstart is too short to gain from it.
+    config.model.vocab_size = 900
+    config.data.text_length = 44
     contrast = config.warm_start.to_dict()
     contrast["schedule"] |= {"num_epochs": 2, "target_lr": 1e-5}
     contrast["eval"] = {"every_epochs": 2}

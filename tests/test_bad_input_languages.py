@@ -52,7 +52,7 @@ def test_vocabulary_of_another_size(config, tmp_path):
     train(["a man in a red coat"], 300).save(tmp_path / "vocab")
     config.data.vocab = str(tmp_path / "vocab")
     message = refusal(config, tmp_path / "run")
-    assert "model.vocab_size is 900" in message and "--config.model.vocab_size=" in message
+    assert "model.vocab_size is 2000" in message and "--config.model.vocab_size=" in message
 
 
 @pytest.mark.parametrize(

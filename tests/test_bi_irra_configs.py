@@ -58,7 +58,7 @@ def test_pieces_of_the_small_vocabulary_are_shared_between_captions():
     XLM-R's pieces have one to two Chinese characters.
     """
     captions = {language: generated_captions(language) for language in ("en", "zh")}
-    size = configs.get_config("quickstart").model.vocab_size
+    size = configs.get_config("quickstart_pretrained").model.vocab_size
     tokenizer = train([*captions["en"], *captions["zh"]], size)
     pieces = (tokenizer(captions["zh"], 200) > UNKNOWN_ID).sum()
     assert sum(map(len, captions["zh"])) / pieces < 3
