@@ -3,8 +3,8 @@
 Variants: cuhk_pedes (default), icfg_pedes, rstp_reid, ufine_bench: the paper's runs, English and
 one target language, starting from X2-VLM; x2vlm: the same start fine-tuned with contrast and
 matching alone; quickstart: a small model on generated data, minutes on a CPU;
-quickstart_pretrained: the same behind a pre-training of its own, an hour on two CPU cores; debug:
-one epoch of a tiny model.
+quickstart_pretrained: the same behind a pre-training of its own, about an hour on two CPU
+cores; debug: one epoch of a tiny model.
 """
 
 from ml_collections import ConfigDict

@@ -4,6 +4,7 @@ import random
 
 import jax
 import pytest
+from ml_collections import ConfigDict
 
 from configs import bi_irra as configs
 from data_pipelines.synth_pedes.attributes import sample_identity
@@ -20,8 +21,9 @@ def test_variant_builds(variant):
     jax.eval_shape(exp.init, exp.keys[0])
     experiment.make_optimizer(exp, steps_per_epoch=10)
     assert config.data.batch_size % exp.model_config.itm_group_size == 0
-    if config.warm_start:
-        config.model.update(config.warm_start.model)
+    while config.warm_start:
+        changes, config.warm_start = config.warm_start, ConfigDict()
+        config.update(changes)
         experiment.build(config)
 
 

@@ -62,6 +62,7 @@ def test_modules():
         "width of the image tokens": lambda: fusion()(jnp.zeros((2, 5, 64)), jnp.zeros((2, 3, 32))),
         "rows of the context": lambda: stack()(tokens, tokens[:1], mask),
         "length of the mask": lambda: stack()(tokens, tokens, mask[:, :4]),
+        "tokens of other rows": lambda: stack()(tokens, tokens, mask, at=ids(1, 1)),
         "mask of other texts": lambda: roberta()(ids(2, 5), mask[:1]),
         "mask of the trunk": lambda: trunk().text_tokens(ids(2, 5), key_mask=mask[:, :4]),
     }

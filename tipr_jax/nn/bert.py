@@ -227,6 +227,7 @@ class BertStack(nnx.Module):
         if at is None:
             layers = self.blocks, jnp.arange(self.depth)
             return self._run(layers, x, context, key_mask, context_mask, keys, rate)
+        chex.assert_shape(at, (len(x), None))
         lower, last = self._lower_and_last()
         x = self._run(lower, x, context, key_mask, context_mask, keys, rate)
         return last(x, context, key_mask, context_mask, self._last_keys(keys, rate), rate, at)

@@ -1,6 +1,7 @@
 """Bi-IRRA's training: which tokens each loss reads, and the losses (sections III-B to III-D)."""
 
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any, NamedTuple
 
 import jax
@@ -310,7 +311,7 @@ def distance(
     """
     frozen, valid = jax.lax.stop_gradient(model.fusion), inputs["valid"]
 
-    def read(call: Callable[..., Any], image: str, side: str, use: int, **kwargs: Any) -> Any:
+    def read(call: Callable[..., Any], image: str, side: str, use: int) -> Any:
         """The image reads the clean text of a side."""
         return call(
             tokens.image[image],
@@ -319,7 +320,6 @@ def distance(
             context_mask=tokens.mask[side],
             keys=fold_in(tokens.keys, use),
             rate=config.dropout,
-            **kwargs,
         )
 
     if config.mim_target == "attention":
@@ -330,7 +330,7 @@ def distance(
         )
         return own + cross
     at = token_0(len(valid)) if config.mim_target == "cls" else None
-    goal = read(frozen, "clean", teacher, TEACHER, at=at)
-    guess = model.mim_head(read(model.fusion, "masked", student, STUDENT, at=at))
+    goal = read(partial(frozen, at=at), "clean", teacher, TEACHER)
+    guess = model.mim_head(read(partial(model.fusion, at=at), "masked", student, STUDENT))
     measure = {"cos": cosine_distance, "smooth_l1": smooth_l1_distance}[config.mim_loss]
     return measure(goal, guess, valid)
