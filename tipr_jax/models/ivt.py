@@ -422,7 +422,7 @@ def itm_terms(
     texts = interleave([text, text, text[negative_text]])
     masks = interleave([mask, mask, mask[negative_text]])
     keys = interleaved_keys(fold_in(row_keys(inputs), FUSE_PAIRS), 3)
-    at = token_0(len(texts))
+    at = token_0(texts)
     fused = model.fusion(texts, images, masks, keys=keys, rate=config.dropout, at=at)
     logits = model.itm_head(fused[:, 0]).reshape(-1, 3, 2)
     loss, accuracy = matching_loss(logits, inputs["valid"])

@@ -227,7 +227,7 @@ class BertStack(nnx.Module):
         if at is None:
             layers = self.blocks, jnp.arange(self.depth)
             return self._run(layers, x, context, key_mask, context_mask, keys, rate)
-        chex.assert_shape(at, (len(x), None))
+        chex.assert_shape(at, (x.shape[0], None))
         lower, last = self._lower_and_last()
         x = self._run(lower, x, context, key_mask, context_mask, keys, rate)
         return last(x, context, key_mask, context_mask, self._last_keys(keys, rate), rate, at)
@@ -267,9 +267,9 @@ class BertStack(nnx.Module):
         return scan_layers(layer, x.astype(self.dtype), layers, self.policy)
 
 
-def token_0(rows: int) -> jax.Array:
-    """int [rows,1]: what `BertStack` takes as `at` where token 0 stands for the whole."""
-    return jnp.zeros((rows, 1), int)
+def token_0(x: jax.Array) -> jax.Array:
+    """x [B,...] -> int [B,1]: what `BertStack` takes as `at` where token 0 stands for the whole."""
+    return jnp.zeros((x.shape[0], 1), int)  # may be symbolic, so not len()
 
 
 class BertMlmHead(nnx.Module):

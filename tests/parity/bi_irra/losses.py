@@ -81,7 +81,7 @@ def single_losses(model: BiIrra, inputs: dict, config: Config) -> dict[str, jax.
 def match_loss(model, tokens, inputs, config: Config, side: str, masked: str) -> jax.Array:
     changed = dataclasses.replace(config, **{f"itm_mask_{side}": masked})
     readings = training.match_readings(model, tokens, inputs, changed, side)
-    fused = training.fuse(model, readings, [token_0(len(x.mask)) for x in readings], None, 0.0)
+    fused = training.fuse(model, readings, [token_0(x.mask) for x in readings], None, 0.0)
     logits = model.itm_head(jnp.concatenate(fused, axis=1))
     return matching_loss(logits, inputs["valid"])[0]
 

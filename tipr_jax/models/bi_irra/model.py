@@ -177,7 +177,7 @@ class BiIrra(nnx.Module):
 
         image_tokens [B,1+P,D], text_tokens [B,L,D], mask bool [B,L] from `text_mask`.
         """
-        fused = self.fusion(text_tokens, image_tokens, mask, at=token_0(len(mask)))
+        fused = self.fusion(text_tokens, image_tokens, mask, at=token_0(mask))
         return self.itm_head(fused[:, 0]).astype(jnp.float32)
 
     def learned_temperature(self, config: Config) -> jax.Array:

@@ -218,7 +218,7 @@ def itm_terms(
     readings = [
         reading for side in SIDES for reading in match_readings(model, tokens, inputs, config, side)
     ]
-    at = [token_0(len(tokens.keys))] * len(readings)
+    at = [token_0(tokens.keys)] * len(readings)
     fused = fuse(model, readings, at, fold_in(tokens.keys, READ_IMAGE), config.dropout)
     logits = model.itm_head(jnp.concatenate(fused, axis=1))  # B 6 2
     both = [matching_loss(x, inputs["valid"]) for x in (logits[:, :3], logits[:, 3:])]
@@ -329,7 +329,7 @@ def distance(
             attention_divergence(t, s, valid) for t, s in zip(goals, guesses, strict=True)
         )
         return own + cross
-    at = token_0(len(valid)) if config.mim_target == "cls" else None
+    at = token_0(valid) if config.mim_target == "cls" else None
     goal = read(partial(frozen, at=at), "clean", teacher, TEACHER)
     guess = model.mim_head(read(partial(model.fusion, at=at), "masked", student, STUDENT))
     measure = {"cos": cosine_distance, "smooth_l1": smooth_l1_distance}[config.mim_loss]
