@@ -56,7 +56,9 @@ def attend_padded(
     once per tower costs a copy of the result, about 1 % of a ViT-B/16 step, and keeps the towers
     free of it.
     """
-    lengths = [jnp.full(x.shape[0], x.shape[1], jnp.int32) if x.shape[1] % 2 else None for x in (q, k)]
+    lengths = [
+        jnp.full(x.shape[0], x.shape[1], jnp.int32) if x.shape[1] % 2 else None for x in (q, k)
+    ]
     even = lambda x: jnp.pad(x, ((0, 0), (0, x.shape[1] % 2), (0, 0), (0, 0)))  # noqa: E731
     y = jax.nn.dot_product_attention(
         even(q),
