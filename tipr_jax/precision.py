@@ -36,6 +36,7 @@ class ComputePolicy:
     the layer. attention: `xla`, or `cudnn` (flash attention on NVIDIA GPUs, half precision only).
     score_bytes: how large the scores of the heads of a self-attention may be on a device that are
     computed at a time; 0: all heads are.
+    unrolled: every layer of a stack is compiled by itself, see `inference.pieces`.
     activations: sharding of the residual stream, with the batch cut over devices. None leaves it to
     the compiler, which with sharded parameters may gather the batch instead of the parameters.
     """
@@ -45,6 +46,7 @@ class ComputePolicy:
     remat: str = "none"
     attention: Implementation = "xla"
     score_bytes: int = 0
+    unrolled: bool = False
     activations: NamedSharding | None = None
 
     def in_float32(self) -> "ComputePolicy":

@@ -22,6 +22,7 @@ BATCH = "batch"
 EMBED = "embed"  # the residual width
 MLP = "mlp"  # the hidden width of a feed-forward layer
 HEADS = "heads"
+PARTS = "parts"  # query, key and value, which are computed one by one
 HEAD_DIM = "head_dim"
 VOCAB = "vocab"  # token vocabulary, identity classes
 

@@ -1,5 +1,6 @@
 """The jitted encoders of a model; evaluation, embedding and search use the same ones."""
 
+import dataclasses
 import functools
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
@@ -12,6 +13,7 @@ from jax.sharding import Mesh, NamedSharding
 from tipr_jax import sharding
 from tipr_jax.batch import Batch
 from tipr_jax.experiment import Experiment, compute_policy
+from tipr_jax.inference.pieces import Cut, cuts
 from tipr_jax.models.method import MatchingModel, Method, ModelConfig, Params
 from tipr_jax.precision import ComputePolicy, policy
 from tipr_jax.train_state import define_model, select_params
@@ -22,8 +24,8 @@ TextTokens = tuple[jax.Array, jax.Array]  # tokens [B,L,D], mask bool [B,L]
 class Encoders:
     """A model's encoders on a mesh. Each is compiled when it is first called.
 
-    Every function takes the variables of the model first, a nested dict laid out as `shardings`.
-    Inputs are cut over the devices by rows, results are whole on each of them.
+    Every function takes the variables of the model first, as `select` or `put` gives them: on a CPU
+    in pieces. Inputs are cut over the devices by rows, results are whole on each of them.
 
     Args:
       method, config: the model; training heads are left out.
@@ -35,10 +37,16 @@ class Encoders:
         self, method: Method, config: ModelConfig, policy: ComputePolicy, mesh: Mesh, rules: dict
     ):
         self.config, self.mesh, self.rules = config.for_inference(), mesh, rules
+        # An accelerator computes large batches, next to which the copies are small, and compiles a
+        # loop over the layers sooner.
+        in_pieces = mesh.devices.flat[0].platform == "cpu"
+        policy = dataclasses.replace(policy, unrolled=in_pieces)
         graphdef, abstract, _ = define_model(method, self.config, policy)
-        self.functions = Functions(graphdef, policy.compute)
-        self.abstract_params: Params = nnx.to_pure_dict(abstract)
-        self.shardings = sharding.param_shardings(abstract, mesh, rules)
+        self._functions = Functions(graphdef, policy.compute)
+        self._abstract: Params = nnx.to_pure_dict(abstract)
+        self._whole_shardings = sharding.param_shardings(abstract, mesh, rules)
+        self._cuts = cuts(abstract) if in_pieces else jax.tree.map(lambda _: Cut(), self._abstract)
+        self._shardings = jax.tree.map(Cut.layout, self._cuts, self._whole_shardings)
 
     @classmethod
     def of_experiment(cls, exp: Experiment) -> "Encoders":
@@ -66,28 +74,37 @@ class Encoders:
         return sharding.put_batch(batch, self.rows)
 
     def select(self, params: Params) -> Params:
-        """The part of a model's variables that these encoders read."""
-        return select_params(params, self.abstract_params)
+        """What these encoders read of a model's variables, from arrays laid out as in training."""
+        return self._cut(select_params(params, self._abstract))
+
+    def put(self, params: Params) -> Params:
+        """The same from whole numpy arrays that every process has."""
+        read = select_params(params, self._abstract)
+        return self._cut(sharding.put_params(read, self._whole_shardings))
+
+    def whole_params(self, variables: Params) -> Params:
+        """The arrays of the model, from what `select` gives."""
+        return jax.tree.map(Cut.whole, self._cuts, variables)
 
     @functools.cached_property
     def encode_image(self) -> Callable[[Params, jax.Array], jax.Array]:
         """(variables, image uint8 [B,H,W,3]) -> features float32 [B,C], not normalised."""
-        return self._jit(self.functions.encode_image)
+        return self._jit(self._functions.encode_image)
 
     @functools.cached_property
     def encode_text(self) -> Callable[[Params, jax.Array, int], jax.Array]:
         """(variables, text_ids int [B,L], language) -> features float32 [B,C], not normalised."""
-        return self._jit(self.functions.encode_text, static_argnums=2)
+        return self._jit(self._functions.encode_text, static_argnums=2)
 
     @functools.cached_property
     def image_tokens(self) -> Callable[[Params, jax.Array], tuple[jax.Array, jax.Array]]:
         """(variables, image) -> (features [B,C], tokens [B,1+P,D] in the compute dtype)."""
-        return self._jit(self.functions.image_tokens)
+        return self._jit(self._functions.image_tokens)
 
     @functools.cached_property
     def text_tokens(self) -> Callable[[Params, jax.Array], TextTokens]:
         """(variables, text_ids) -> (tokens [B,L,D] in the compute dtype, mask bool [B,L])."""
-        return self._jit(self.functions.text_tokens)
+        return self._jit(self._functions.text_tokens)
 
     @functools.cached_property
     def match(self) -> Callable[..., jax.Array]:
@@ -100,9 +117,9 @@ class Encoders:
         def match(params: Params, image: jax.Array, text: TextTokens, row: dict) -> jax.Array:
             tokens, mask = text
             pair = image[row["image"]], tokens[row["text"]], mask[row["text"]]
-            return self.functions.match(params, *pair)
+            return self._functions.match(self.whole_params(params), *pair)
 
-        layouts = (self.shardings, self.whole, self.whole, self.rows)
+        layouts = (self._shardings, self.whole, self.whole, self.rows)
         return jax.jit(match, in_shardings=layouts, out_shardings=self.whole)
 
     @functools.cached_property
@@ -114,9 +131,19 @@ class Encoders:
 
         return jax.jit(join, out_shardings=self.whole)
 
+    @functools.cached_property
+    def _cut(self) -> Callable[[Params], Params]:
+        def cut(params: Params) -> Params:
+            return jax.tree.map(Cut.pieces, self._cuts, params)
+
+        return jax.jit(cut, in_shardings=(self._whole_shardings,), out_shardings=self._shardings)
+
     def _jit(self, encode: Callable, **options: Any) -> Callable:
-        layouts = (self.shardings, self.rows)
-        return jax.jit(encode, in_shardings=layouts, out_shardings=self.whole, **options)
+        def run(params: Params, inputs: jax.Array, *language: int) -> Any:
+            return encode(self.whole_params(params), inputs, *language)
+
+        layouts = (self._shardings, self.rows)
+        return jax.jit(run, in_shardings=layouts, out_shardings=self.whole, **options)
 
 
 class Functions(NamedTuple):

@@ -15,7 +15,7 @@ from tipr_jax.metrics.rerank import match_score
 from tipr_jax.models import get_method
 from tipr_jax.models.method import ModelConfig, Params
 from tipr_jax.paths import place
-from tipr_jax.sharding import batch_shards, put_params
+from tipr_jax.sharding import batch_shards
 from tipr_jax.text import TOKENIZER_DIR, Tokenizer, load_tokenizer
 
 
@@ -50,12 +50,17 @@ class TrainedModel(Embedder):
         self.image_size, self.text_length = self.config.image_size, self.config.text_length
         self.languages, self.can_match = self.config.languages, self.config.can_match
         self.shards = batch_shards(self.encoders.mesh, self.encoders.rules)
-        self.params = put_params(self.encoders.select(params), self.encoders.shardings)
+        self._variables = self.encoders.put(params)
+
+    @property
+    def params(self) -> Params:
+        """The model's variables without training heads, a nested dict of arrays."""
+        return self.encoders.whole_params(self._variables)
 
     @functools.cached_property
     def feature_size(self) -> int:
         image = jax.ShapeDtypeStruct((self._rows, *self.image_size, 3), np.uint8)
-        return jax.eval_shape(self.encoders.encode_image, self.params, image).shape[1]
+        return jax.eval_shape(self.encoders.encode_image, self._variables, image).shape[1]
 
     @functools.cached_property
     def fingerprint(self) -> str:
@@ -69,18 +74,18 @@ class TrainedModel(Embedder):
         return digest.hexdigest()
 
     def encode_image(self, pixels: np.ndarray) -> jax.Array:
-        return self.encoders.encode_image(self.params, self._put(pixels))
+        return self.encoders.encode_image(self._variables, self._put(pixels))
 
     def encode_text(self, text_ids: np.ndarray, language: int) -> jax.Array:
-        return self.encoders.encode_text(self.params, self._put(text_ids), language)
+        return self.encoders.encode_text(self._variables, self._put(text_ids), language)
 
     def image_tokens(self, pixels: np.ndarray) -> jax.Array:
-        return self.encoders.image_tokens(self.params, self._put(pixels))[1]
+        return self.encoders.image_tokens(self._variables, self._put(pixels))[1]
 
     def match_tokens(self, image_tokens: np.ndarray, text_ids: np.ndarray) -> np.ndarray:
         text = {"text_ids": padded(text_ids, self._rows)}
         candidates = np.arange(len(image_tokens), dtype=np.int32)[None]
-        return match_score(self._reranker(self.params, [text], image_tokens, candidates))[0]
+        return match_score(self._reranker(self._variables, [text], image_tokens, candidates))[0]
 
     @property
     def _rows(self) -> int:

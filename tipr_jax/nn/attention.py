@@ -13,7 +13,7 @@ from jax.ad_checkpoint import checkpoint_name
 
 from tipr_jax.nn.init import BlockInit
 from tipr_jax.precision import PRODUCT, ComputePolicy, Implementation
-from tipr_jax.sharding import EMBED, HEAD_DIM, HEADS
+from tipr_jax.sharding import EMBED, HEAD_DIM, HEADS, PARTS
 
 
 def attend(
@@ -112,7 +112,7 @@ class Attention(nnx.Module):
         dim = width // heads
         self.qkv = Projection(
             (width, 3, heads, dim),
-            (EMBED, None, HEADS, HEAD_DIM),
+            (EMBED, PARTS, HEADS, HEAD_DIM),
             (3, heads, dim),
             init.qkv,
             policy,

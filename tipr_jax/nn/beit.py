@@ -19,7 +19,7 @@ from tipr_jax.nn.pos_embed import num_relative_distance, patch_grid
 from tipr_jax.nn.transformer import Mlp, gelu, layer_norm, scan_layers, stack_layers
 from tipr_jax.nn.vit import PatchEmbed
 from tipr_jax.precision import PRODUCT, ComputePolicy
-from tipr_jax.sharding import EMBED, HEAD_DIM, HEADS
+from tipr_jax.sharding import EMBED, HEAD_DIM, HEADS, PARTS
 
 LN_EPSILON = 1e-6
 
@@ -55,9 +55,8 @@ class RelativeAttention(nnx.Module):
     ):
         dim = width // heads
         axes = (HEADS, HEAD_DIM)
-        self.qkv = nnx.Param(
-            init.qkv(rngs.params(), (width, 3, heads, dim), policy.param), axes=(EMBED, None, *axes)
-        )
+        kernel = init.qkv(rngs.params(), (width, 3, heads, dim), policy.param)
+        self.qkv = nnx.Param(kernel, axes=(EMBED, PARTS, *axes))
         self.q_bias = nnx.Param(jnp.zeros((heads, dim), policy.param), axes=axes)
         self.v_bias = nnx.Param(jnp.zeros((heads, dim), policy.param), axes=axes)
         self.position_bias = nnx.Param(

@@ -143,7 +143,7 @@ def stack_layers(make: Callable[[nnx.Rngs], Layer], depth: int, *, rngs: nnx.Rng
 
 def scan_layers(layer: Callable, x: jax.Array, layers: Any, policy: ComputePolicy) -> jax.Array:
     """x through all layers, one after the other: a scan compiles one layer instead of `depth`,
-    except for a stack of at most `UNROLLED`.
+    except for a stack of at most `UNROLLED` and where the policy says so.
 
     Args:
       layer: (x, inputs of one layer) -> (x, None).
@@ -158,7 +158,7 @@ def scan_layers(layer: Callable, x: jax.Array, layers: Any, policy: ComputePolic
         # In a scan, forward and backward are separate loops that no compiler merges.
         layer = jax.checkpoint(layer, policy=SAVED[policy.remat], prevent_cse=False)
     depth = jax.tree.leaves(layers)[0].shape[0]
-    flat = depth <= UNROLLED and policy.remat == "none"
+    flat = policy.unrolled or (depth <= UNROLLED and policy.remat == "none")
     return jax.lax.scan(layer, x, layers, unroll=max(1, depth) if flat else 1)[0]
 
 
