@@ -212,7 +212,10 @@ def test_a_killed_build_leaves_nothing_that_looks_valid(split, data_cfg, tmp_pat
 @pytest.mark.slow
 def test_two_processes_build_it_once(split, data_cfg, tmp_path):
     readers = [start_reader(tmp_path, data_cfg, 0.05) for _ in range(2)]
-    outputs = [reader.communicate(timeout=HANGS)[0].split() for reader in readers]
+    for reader in readers:
+        reader.wait(timeout=HANGS)
+    # Not `communicate`: it would lose a line that came together with "started".
+    outputs = [reader.stdout.read().split() for reader in readers]
     assert sorted(int(decoded) for decoded, _ in outputs) == [0, 15]
     assert {int(total) for _, total in outputs} == {int(pixels(split).sum())}
     assert len(cache_files(data_cfg)) == 1
