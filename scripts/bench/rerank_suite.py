@@ -28,7 +28,7 @@ def cases(options: Any) -> Iterator[Case]:
     exp = experiment.for_inference(experiment.build(config))
     encoders, size = Encoders.of_experiment(exp), config.eval.batch_size
     reranker = Reranker(encoders, text_rows=size, pairs=config.eval.rerank_pairs)
-    params, c = experiment.initial_params(exp), exp.model_config
+    params, c = encoders.select(experiment.initial_params(exp)), exp.model_config
     batch = synthetic_batch(
         size, c.image_size, c.text_length, vocab_size=c.vocab_size, num_persons=1
     )

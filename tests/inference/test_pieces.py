@@ -30,6 +30,13 @@ def test_pieces_and_back(axes):
     np.testing.assert_array_equal(Cut(axes).whole(pieces), array)
 
 
+def test_whole_parameters_are_refused():
+    exp = experiment.for_inference(build("irra"))
+    params, encoders = experiment.initial_params(exp), Encoders.of_experiment(exp)
+    with pytest.raises(TypeError, match="pieces along the axes.*`Encoders.select`"):
+        encoders.encode_image(params, encoders.put_rows(images_and_texts(exp))["image"])
+
+
 def test_layers_and_parts_are_cut():
     exp = build("irra")
     found = flatten(cuts(define_model(exp.method, exp.model_config, ComputePolicy())[1]))

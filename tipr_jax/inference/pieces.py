@@ -33,9 +33,18 @@ class Cut:
         return tuple(inner.pieces(row) for row in rows)
 
     def whole(self, pieces: Any) -> jax.Array:
-        """The inverse of `pieces`."""
+        """The inverse of `pieces`.
+
+        Raises:
+          TypeError: an array that is not in pieces.
+        """
         if not self.axes:
             return pieces
+        if not isinstance(pieces, tuple):
+            raise TypeError(
+                f"a parameter of shape {jnp.shape(pieces)} is whole, its pieces along the axes "
+                f"{self.axes} were expected; take the parameters from `Encoders.select`"
+            )
         return jnp.stack([self._inner.whole(piece) for piece in pieces], axis=self.axes[0])
 
     def layout(self, sharding: NamedSharding) -> NamedSharding:
