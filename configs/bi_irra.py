@@ -3,8 +3,8 @@
 Variants: cuhk_pedes (default), icfg_pedes, rstp_reid, ufine_bench: the paper's runs, English and
 one target language, starting from X2-VLM; x2vlm: the same start fine-tuned with contrast and
 matching alone; quickstart: a small model on generated data, minutes on a CPU;
-quickstart_pretrained: the same behind a pre-training of its own, 70 minutes on two CPU
-cores; debug: one epoch of a tiny model.
+quickstart_pretrained: the same behind a pre-training of its own, an estimated 70
+minutes on two CPU cores; debug: one epoch of a tiny model.
 """
 
 from ml_collections import ConfigDict
@@ -140,8 +140,8 @@ def quickstart_pretrained(config: ConfigDict) -> None:
 
     On 4,000 other people: contrast, then matching with easy negatives until the head has a
     foothold, then with the hardest of the batch, then the same on pictures as they are. Last, on
-    the people of the quickstart, the same again; masked words and patches would cost a third of the
-    time and were measured to gain nothing here.
+    the people of the quickstart, the same again; masked words and patches would cost a third of its
+    time and changed nothing beyond the seeds' spread, see tipr_jax/models/README.md.
     """
     quickstart(config)
     config.data.generate.seed = 0

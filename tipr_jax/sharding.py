@@ -7,7 +7,7 @@ are three tables, not three code paths. Losses see the global batch as one array
 
 import functools
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
 import jax
@@ -79,14 +79,27 @@ def mesh_spec(axes: tuple[str | None, ...], shape: tuple[int, ...], mesh: Mesh, 
 
 def param_shardings(abstract_params: "nnx.State", mesh: Mesh, rules: dict) -> dict:
     """NamedSharding of every parameter, as the nested dict that `TrainState.params` is."""
+
+    def leaf(axes: tuple[str | None, ...], shape: tuple[int, ...]) -> NamedSharding:
+        return NamedSharding(mesh, mesh_spec(axes, shape, mesh, rules))
+
+    return map_variables(leaf, abstract_params)
+
+
+def map_variables(
+    function: Callable[[tuple[str | None, ...], tuple[int, ...]], Any], abstract: "nnx.State"
+) -> dict:
+    """A function of the logical axes and the shape of every variable, as a nested dict.
+
+    A variable without names has the axes (); one of a stack has more axes than names.
+    """
     from flax import nnx
 
-    def leaf(variable: nnx.Variable) -> NamedSharding:
-        axes = variable.get_metadata().get("axes", ())
-        return NamedSharding(mesh, mesh_spec(axes, variable.shape, mesh, rules))
+    def leaf(variable: nnx.Variable) -> Any:
+        return function(variable.get_metadata().get("axes", ()), variable.shape)
 
     is_variable = lambda x: isinstance(x, nnx.Variable)  # noqa: E731
-    return nnx.to_pure_dict(jax.tree.map(leaf, abstract_params, is_leaf=is_variable))
+    return nnx.to_pure_dict(jax.tree.map(leaf, abstract, is_leaf=is_variable))
 
 
 def like_params(tree: Any, shardings: dict, mesh: Mesh) -> Any:

@@ -15,7 +15,7 @@ from jax.sharding import NamedSharding
 from jax.sharding import PartitionSpec as P
 
 from tipr_jax.models.method import Params
-from tipr_jax.sharding import PARTS
+from tipr_jax.sharding import PARTS, map_variables
 
 
 @dataclasses.dataclass(frozen=True)
@@ -63,11 +63,9 @@ def cuts(abstract: nnx.State) -> Params:
     abstract: variables that carry the names of their axes; axes of layers come before these.
     """
 
-    def cut(variable: nnx.Variable) -> Cut:
-        names = variable.get_metadata().get("axes", ())
-        layers = len(variable.shape) - len(names) if names else 0
+    def cut(names: tuple[str | None, ...], shape: tuple[int, ...]) -> Cut:
+        layers = len(shape) - len(names) if names else 0
         parts = (layers + axis for axis, name in enumerate(names) if name == PARTS)
         return Cut((*range(layers), *parts))
 
-    is_variable = lambda x: isinstance(x, nnx.Variable)  # noqa: E731
-    return nnx.to_pure_dict(jax.tree.map(cut, abstract, is_leaf=is_variable))
+    return map_variables(cut, abstract)
